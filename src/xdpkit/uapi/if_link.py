@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interfaces, and XDP's part of them, in rtnetlink (include/uapi/linux/{if_link,rtnetlink}.h)."""
+
+from __future__ import annotations
+
+import enum
+
+IFNAMSIZ = 16
+ALTIFNAMSIZ = 128
+
+
+class RouteMessage(enum.IntEnum):
+    """``RTM_*``."""
+
+    NEWLINK = 16
+    GETLINK = 18
+    SETLINK = 19
+
+
+class Ifla(enum.IntEnum):
+    """``IFLA_*``: the attributes of an interface."""
+
+    IFNAME = 3
+    MTU = 4
+    LINK = 5
+    LINKINFO = 18
+    EXT_MASK = 29
+    NUM_TX_QUEUES = 31
+    NUM_RX_QUEUES = 32
+    LINK_NETNSID = 37
+    XDP = 43
+    ALT_IFNAME = 53
+
+
+class IflaInfo(enum.IntEnum):
+    """``IFLA_INFO_*``: the attributes nested in ``IFLA_LINKINFO``."""
+
+    KIND = 1
+
+
+class ExtMask(enum.IntFlag):
+    """``RTEXT_FILTER_*``: what a reply may leave out or has to have."""
+
+    SKIP_STATS = 1 << 3
+
+
+class XdpFlags(enum.IntFlag):
+    """``XDP_FLAGS_*``."""
+
+    UPDATE_IF_NOEXIST = 1 << 0
+    SKB_MODE = 1 << 1
+    DRV_MODE = 1 << 2
+    HW_MODE = 1 << 3
+    REPLACE = 1 << 4
+
+
+class XdpAttached(enum.IntEnum):
+    """``XDP_ATTACHED_*``: how a program is attached."""
+
+    NONE = 0
+    DRV = 1
+    SKB = 2
+    HW = 3
+    MULTI = 4
+
+
+class IflaXdp(enum.IntEnum):
+    """``IFLA_XDP_*``: the attributes nested in ``IFLA_XDP``."""
+
+    UNSPEC = 0
+    FD = 1
+    ATTACHED = 2
+    FLAGS = 3
+    PROG_ID = 4
+    DRV_PROG_ID = 5
+    SKB_PROG_ID = 6
+    HW_PROG_ID = 7
+    EXPECTED_FD = 8
