@@ -7,6 +7,7 @@ Clang leaves sections without size and offsets, and old kernels lack kinds. Ids 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from xdpkit.btf import types as t
 from xdpkit.btf.encode import encode_name, encode_type
@@ -54,33 +55,25 @@ class BtfEditor:
         else:
             self._write(at + 4, Kind.FUNC << 24 | linkage)
 
-    def set_section_var(
-        self,
-        type_id: int,
-        index: int,
-        *,
-        target: int | None = None,
-        offset: int | None = None,
-        size: int | None = None,
-    ) -> None:
-        """Change an entry of a section: what lies there, where (bytes), and its size in bytes."""
+    def set_section(self, type_id: int, size: int, entries: Sequence[t.SectionVar]) -> None:
+        """Set a section's size in bytes and all its entries, sorted by offset as the kernel wants.
+
+        Raises:
+            UsageError: the number of entries is not what it was.
+        """
         at = self._at(type_id, (Kind.DATASEC,))
         count = self._info(at) & MAX_VLEN
-        if not 0 <= index < count:
+        if len(entries) != count:
             raise UsageError(
-                f"change entry {index} of section type {type_id}", cause=f"it has {count}"
+                f"set {len(entries)} entries of section type {type_id}", cause=f"it has {count}"
             )
-        for place, value in enumerate((target, offset, size)):
-            if value is not None:
-                self._write(at + 12 + 12 * index + 4 * place, value)
-
-    def sort_section(self, type_id: int) -> None:
-        """Sort a section's entries by offset, as the kernel demands."""
-        at = self._at(type_id, (Kind.DATASEC,)) + 12
-        entry = struct.Struct(f"{self._order}III")
-        end = at + entry.size * (self._info(at - 12) & MAX_VLEN)
-        entries = sorted(entry.iter_unpack(self._types[at:end]), key=lambda words: words[1])
-        self._types[at:end] = b"".join(entry.pack(*words) for words in entries)
+        words = [size]
+        for entry in sorted(entries, key=lambda entry: entry.offset):
+            words += (entry.type_id, entry.offset, entry.size)
+        try:
+            struct.pack_into(f"{self._order}{len(words)}I", self._types, at + 8, *words)
+        except struct.error:
+            raise UsageError("edit BTF", cause="a number does not fit in 32 bits") from None
 
     def replace(self, type_id: int, value: t.Type) -> None:
         """Put another type in the place of one whose record has the same length.

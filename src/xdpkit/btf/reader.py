@@ -59,6 +59,7 @@ class Btf:
         self._strings_end = header.strings_end
         self._starts: list[int] | None = None
         self._cache: dict[int, Type] = {}
+        self._names: dict[int, str] = {}
         self._latest_by_name: dict[int, int] | None = None
         self._earlier: list[int] = []
         self._pointer_size: int | None = None
@@ -156,19 +157,39 @@ class Btf:
             elif self._base is not None and 0 < type_id < self._first_id:
                 return self._base[type_id]
             else:
-                words, at = self._locate(type_id)
+                words, at = self.locate(type_id)
                 found = decode(self, words, at)
             self._cache[type_id] = found
         return found
 
+    def locate(self, type_id: int) -> tuple[memoryview, int]:
+        """Return the words that hold a type's record, and the index of its first.
+
+        For readers in a hurry: ``struct btf_type`` is three words (name, info, size or type), and
+        what the kind adds follows. The record's end is checked, its contents are not.
+
+        Raises:
+            ObjectFormatError: there is no such type.
+        """
+        index = type_id - self._first_id
+        if index >= 0:
+            starts = self._scan()
+            if index < len(starts):
+                return self._words, starts[index]
+        elif not type_id:
+            return _VOID, 0
+        elif self._base is not None and type_id > 0:
+            return self._base.locate(type_id)
+        raise self.error(f"there is no type {type_id}")
+
     def kind(self, type_id: int) -> Kind:
         """Return a type's kind without decoding the type."""
-        words, at = self._locate(type_id)
+        words, at = self.locate(type_id)
         return Kind(wire.kind_of(words[at + 1]))
 
     def name(self, type_id: int) -> str:
         """Return a type's name, "" if it has none, without decoding the type."""
-        words, at = self._locate(type_id)
+        words, at = self.locate(type_id)
         return self.name_at(words[at])
 
     def string(self, offset: int) -> str:
@@ -185,7 +206,10 @@ class Btf:
         Raises:
             ObjectFormatError: the offset is outside, or the name longer than 4095 bytes.
         """
-        return self._string(offset, wire.MAX_NAME) if offset else ""
+        name = self._names.get(offset)
+        if name is None:
+            name = self._names[offset] = self._string(offset, wire.MAX_NAME) if offset else ""
+        return name
 
     def ids(self, *kinds: Kind) -> Iterator[int]:
         """Yield the ids of the types of these kinds (of all), the base's first, without void."""
@@ -221,7 +245,7 @@ class Btf:
         """
         at_first = type_id
         for _ in range(wire.MAX_DEPTH):
-            words, at = self._locate(type_id)
+            words, at = self.locate(type_id)
             if wire.kind_of(words[at + 1]) not in _MODIFIERS:
                 return type_id
             type_id = words[at + 2]
@@ -238,7 +262,7 @@ class Btf:
         current = type_id
         for _ in range(wire.MAX_DEPTH):
             current = self.strip(current)
-            words, at = self._locate(current)
+            words, at = self.locate(current)
             kind = wire.kind_of(words[at + 1])
             if kind == Kind.ARRAY:
                 current = words[at + 3]
@@ -342,19 +366,6 @@ class Btf:
         self._starts = starts
         return starts
 
-    def _locate(self, type_id: int) -> tuple[memoryview, int]:
-        """Return the words that hold a type's record, and the index of its first."""
-        index = type_id - self._first_id
-        if index >= 0:
-            starts = self._scan()
-            if index < len(starts):
-                return self._words, starts[index]
-        elif not type_id:
-            return _VOID, 0
-        elif self._base is not None and type_id > 0:
-            return self._base._locate(type_id)
-        raise self.error(f"there is no type {type_id}")
-
     def _string(self, offset: int, limit: int) -> str:
         base = self._base
         if base is not None and 0 <= offset < self._first_string:
@@ -428,7 +439,7 @@ class Btf:
         if depth > wire.MAX_DEPTH:
             raise self.error(f"type {type_id} contains itself, or is nested too deeply", type_id)
         stripped = self.strip(type_id)
-        words, at = self._locate(stripped)
+        words, at = self.locate(stripped)
         kind = wire.kind_of(words[at + 1])
         if kind == Kind.ARRAY:
             alignment = self._alignof(words[at + 3], depth + 1)

@@ -9,7 +9,6 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from xdpkit.btf import Btf, InfoSection
 from xdpkit.errors import ObjectFormatError
@@ -84,7 +83,8 @@ class Records:
 
     Attributes:
         words: the records, ``fields`` words each.
-        offsets: the first word of each: the instruction's offset in bytes; ascending multiples of 8.
+        offsets: the first word of each, the instruction's offset in bytes: ascending multiples of
+            8.
     """
 
     fields: int
@@ -147,23 +147,29 @@ class Code:
 
     def _read_references(self, section: Section) -> References:
         data = section.data
-        offsets: list[int] = []
-        targets: list[Target | Function] = []
-        # There may be thousands, to few symbols: what a symbol means is found out once.
-        fixed: dict[tuple[Symbol, int], Target | Function] = {}
-        for offset, symbol in self.image.relocations(section):
-            key = (symbol, data[offset])
-            target = fixed.get(key)
-            if target is None:
-                target = self._target(section, offset, symbol)
-                if _is_fixed(symbol, target):
-                    fixed[key] = target
-            offsets.append(offset)
-            targets.append(target)
+        offsets, symbols = self.image.relocations(section)
+        opcodes = bytes([data[offset] for offset in offsets])
+        # There may be thousands, to few symbols: a map is the same wherever it is referred to.
+        maps = {index: self._map_target(index) for index in set(symbols)}
+        targets: list[Target | Function | None] = [maps[index] for index in symbols]
+        for at, target in enumerate(targets):
+            if target is None or opcodes[at] != LD_IMM64:
+                symbol = self.image.symbol(symbols[at])
+                targets[at] = self._target(section, offsets[at], symbol)
+        found = [target for target in targets if target is not None]
         if offsets != sorted(offsets):
-            pairs = sorted(zip(offsets, targets, strict=True), key=itemgetter(0))
-            offsets, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return References(offsets, targets)
+            order = sorted(range(len(offsets)), key=offsets.__getitem__)
+            offsets, found = [offsets[at] for at in order], [found[at] for at in order]
+        return References(offsets, found)
+
+    def _map_target(self, index: int) -> Target | None:
+        """Return the map that a symbol is, whatever addend it is referred to with."""
+        symbol = self.image.symbol(index)
+        if not 0 < symbol.section < elf.SHN_LORESERVE or symbol.type == elf.STT_SECTION:
+            return None
+        if self.image.sections[symbol.section].name != ".maps" or symbol.value not in self.maps_at:
+            return None
+        return self._intern(RelocationKind.MAP, self.maps_at[symbol.value])
 
     def _target(self, section: Section, offset: int, symbol: Symbol) -> Target | Function:
         opcode = section.data[offset]
@@ -261,17 +267,6 @@ class Code:
         mark = "<i" if self.image.byteorder == "little" else ">i"
         value: int = struct.unpack_from(mark, section.data, offset + 4)[0]
         return value
-
-
-def _is_fixed(symbol: Symbol, target: Target | Function) -> bool:
-    """Whether a symbol means this target in every instruction, whatever addend it holds."""
-    if symbol.section == elf.SHN_UNDEF:
-        return True
-    return (
-        isinstance(target, Target)
-        and target.kind is RelocationKind.MAP
-        and symbol.type != elf.STT_SECTION
-    )
 
 
 def functions_of(image: Image) -> dict[tuple[int, int], Function]:

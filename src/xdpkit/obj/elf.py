@@ -10,6 +10,8 @@ a load (docs/decisions/001-own-elf-reader.md).
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -112,7 +114,8 @@ class Image:
         """
         self.file = file
         self.byteorder, self.sections = _read_sections(data, file)
-        self._mark = "<" if self.byteorder == "little" else ">"
+        mark = "<" if self.byteorder == "little" else ">"
+        self._symbol_record = struct.Struct(mark + "IBBHQQ")
         self.by_name = {section.name: section for section in reversed(self.sections)}
         self._relocation_tables: dict[int, Section] = {}
         self._symbol_table: Section | None = None
@@ -123,7 +126,7 @@ class Image:
                 self._symbol_table = section
         self._symbols: dict[int, Symbol] = {}
         self._globals: dict[str, Symbol] | None = None
-        self._strings, self._symbol_records = self._read_symbol_table()
+        self._strings, self._records, self._named = self._read_symbol_table()
 
     def error(
         self, cause: str, section: Section | None = None, offset: int | None = None
@@ -135,15 +138,17 @@ class Image:
     def defined(self, type: int) -> Iterator[Symbol]:
         """Yield the symbols of this ``STT_*`` type that a section of the file holds."""
         last = len(self.sections)
-        for index, (_, info, _, section, _, _) in enumerate(self._symbol_records):
-            if info & 0xF == type and 0 < section < last:
-                yield self.symbol(index)
+        for index in self._named:
+            symbol = self.symbol(index)
+            if symbol.type == type and 0 < symbol.section < last:
+                yield symbol
 
     def undefined(self) -> Iterator[Symbol]:
         """Yield the symbols that the file refers to and does not hold."""
-        for index, (name, _, _, section, _, _) in enumerate(self._symbol_records):
-            if section == SHN_UNDEF and name:
-                yield self.symbol(index)
+        for index in self._named:
+            symbol = self.symbol(index)
+            if symbol.section == SHN_UNDEF and symbol.name:
+                yield symbol
 
     @property
     def is_gnu(self) -> bool:
@@ -171,7 +176,9 @@ class Image:
         found = self._symbols.get(index)
         if found is not None:
             return found
-        name, info, other, section, value, size = self._symbol_records[index]
+        name, info, other, section, value, size = self._symbol_record.unpack_from(
+            self._records, index * 24
+        )
         end = self._strings.find(b"\0", name)
         if end < 0:
             raise self.error(
@@ -192,49 +199,54 @@ class Image:
         self._symbols[index] = symbol
         return symbol
 
-    def relocations(self, section: Section) -> Iterator[tuple[int, Symbol]]:
-        """Yield (offset, symbol) of what is to be relocated in a section, in file order.
+    def relocations(self, section: Section) -> tuple[list[int], list[int]]:
+        """Return what is to be relocated in a section: offsets, and the symbols' indices.
 
-        The addends are in the places relocated (``SHT_REL``).
+        In the file's order. The addends are in the places relocated (``SHT_REL``).
 
         Raises:
-            ObjectFormatError: malformed, of the kind with addends, out of the section's range, or
-                naming a symbol that does not exist.
+            ObjectFormatError: malformed, of the kind with addends, naming a symbol that does not
+                exist, or a place that does not.
         """
         table = self._relocation_tables.get(section.index)
         if table is None:
-            return
+            return [], []
         if table.type == SHT_RELA:
             raise self.error("relocations with addends (SHT_RELA) are not used for BPF", table)
         if len(table.data) % 16:
             raise self.error("size is not a multiple of 16, the size of a relocation", table)
-        count, symbols = len(self._symbol_records), self._symbols
-        last = section.size - 8
-        for offset, info in struct.iter_unpack(self._mark + "QQ", table.data):
-            index = info >> 32
-            symbol = symbols.get(index)
-            if symbol is None:
-                if index >= count:
-                    raise self.error(f"relocation names symbol {index} of {count}", table)
-                symbol = self.symbol(index)
-            if offset > last or (offset & 7 and section.is_code):
+        words = array("Q", table.data)
+        if self.byteorder != sys.byteorder:
+            words.byteswap()
+        offsets = words[::2].tolist()
+        symbols = [info >> 32 for info in words[1::2]]
+        count = len(self._records) // 24
+        if symbols and max(symbols) >= count:
+            raise self.error(f"a relocation names symbol {max(symbols)} of {count}", table)
+        for offset in offsets:
+            if offset & 7 or offset + 8 > section.size:
                 raise self.error(
                     f"relocation at {offset:#x}, where section {section.name} of {section.size:#x} "
                     "bytes has no instruction or value",
                     table,
                 )
-            yield offset, symbol
+        return offsets, symbols
 
-    def _read_symbol_table(self) -> tuple[bytes, list[tuple[int, int, int, int, int, int]]]:
+    def _read_symbol_table(self) -> tuple[bytes, bytes, list[int]]:
+        """Return the names, the records, and which of these are worth a look."""
         table = self._symbol_table
         if table is None:
-            return b"", []
-        if len(table.data) % 24:
+            return b"", b"", []
+        data = table.data
+        if len(data) % 24:
             raise self.error("size is not a multiple of 24, the size of a symbol", table)
         if not 0 < table.link < len(self.sections):
             raise self.error(f"names section {table.link} as its string table", table)
-        records = list(struct.iter_unpack(self._mark + "IBBHQQ", table.data))
-        return self.sections[table.link].data, records
+        # st_info and st_shndx. Most symbols are the labels of jumps, which nothing asks for.
+        infos, low, high = data[4::24], data[6::24], data[7::24]
+        columns = enumerate(zip(infos, low, high, strict=True))
+        named = [index for index, (info, a, b) in columns if info & 0xF or not (a or b)]
+        return self.sections[table.link].data, data, named
 
 
 def _read_sections(data: bytes, file: str) -> tuple[str, tuple[Section, ...]]:

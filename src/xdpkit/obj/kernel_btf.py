@@ -51,15 +51,13 @@ def _complete_section(obj: Object, btf: Btf, type_id: int, editor: BtfEditor) ->
     section = image.by_name.get(datasec.name)
     if section is None:
         return
-    places = {entry.type_id: offset for entry, _, offset in section_variables(btf, type_id, image)}
-    if not datasec.size:
-        editor.set_size(type_id, section.size)
-    for index, entry in enumerate(datasec.vars):
-        editor.set_section_var(type_id, index, offset=places[entry.type_id])
-        symbol = image.globals.get(btf.name(entry.type_id))
+    entries = []
+    for entry, variable, offset in section_variables(btf, type_id, image):
+        entries.append(types.SectionVar(entry.type_id, offset, entry.size))
+        symbol = image.globals.get(variable.name)
         if symbol is not None and symbol.is_hidden and symbol.section == section.index:
             editor.set_linkage(entry.type_id, VarLinkage.STATIC)
-    editor.sort_section(type_id)
+    editor.set_section(type_id, datasec.size or section.size, entries)
 
 
 def _complete_ksyms(btf: Btf, type_id: int, editor: BtfEditor) -> None:
@@ -68,7 +66,8 @@ def _complete_ksyms(btf: Btf, type_id: int, editor: BtfEditor) -> None:
     int_id = editor.add(types.Int("int", 4, 32, encoding=IntEncoding.SIGNED))
     # The kernel wants variables with a size in a section: functions are stood in for.
     stand_in = editor.add(types.Var("ksym_function", int_id))
-    for index, entry in enumerate(datasec.vars):
+    entries = []
+    for entry in datasec.vars:
         target = entry.type_id
         declared = btf[target]
         if isinstance(declared, types.Func):
@@ -78,8 +77,8 @@ def _complete_ksyms(btf: Btf, type_id: int, editor: BtfEditor) -> None:
             editor.replace(target, replace(declared, type_id=int_id, linkage=VarLinkage.GLOBAL))
         else:
             raise btf.error(f"type {target} in {_KSYMS} is not an extern", type_id)
-        editor.set_section_var(type_id, index, target=target, offset=4 * index, size=4)
-    editor.set_size(type_id, 4 * len(datasec.vars))
+        entries.append(types.SectionVar(target, 4 * len(entries), 4))
+    editor.set_section(type_id, 4 * len(entries), entries)
 
 
 def _complete_function(btf: Btf, type_id: int, function: types.Func, editor: BtfEditor) -> None:
@@ -98,11 +97,11 @@ def _complete_function(btf: Btf, type_id: int, function: types.Func, editor: Btf
 def _complete_kconfig(obj: Object, btf: Btf, type_id: int, editor: BtfEditor) -> None:
     datasec = btf[type_id]
     assert isinstance(datasec, types.Datasec)
-    for index, entry in enumerate(datasec.vars):
+    entries = []
+    for entry in datasec.vars:
         extern = obj.externs.get(btf.name(entry.type_id))
         if extern is None:
             raise btf.error(f"there is no symbol for extern {btf.name(entry.type_id)}", type_id)
         editor.set_linkage(entry.type_id, VarLinkage.GLOBAL)
-        editor.set_section_var(type_id, index, offset=extern.offset)
-    editor.set_size(type_id, obj.maps[KCONFIG].value_size)
-    editor.sort_section(type_id)
+        entries.append(replace(entry, offset=extern.offset))
+    editor.set_section(type_id, obj.maps[KCONFIG].value_size, entries)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -60,7 +61,7 @@ class _Layout:
     source: Code
     code: bytearray = field(default_factory=bytearray)
     bases: dict[Function, int] = field(default_factory=dict)
-    slots: dict[Target, list[int]] = field(default_factory=dict)
+    slots: defaultdict[Target, list[int]] = field(default_factory=lambda: defaultdict(list))
     branches: list[tuple[int, int, Function]] = field(default_factory=list)
 
     def place(self, function: Function) -> None:
@@ -96,9 +97,7 @@ class _Layout:
         slots = self.slots
         for offset, target in references.between(function.offset, function.end):
             if isinstance(target, Target):
-                if target not in slots:
-                    slots[target] = []
-                slots[target].append(offset // 8 + shift)
+                slots[target].append((offset >> 3) + shift)
             else:
                 branches.append((offset, target))
         branches += [

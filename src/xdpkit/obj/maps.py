@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from xdpkit.btf import Btf, types
 from xdpkit.btf.types import Kind, VarLinkage
+from xdpkit.btf.wire import kind_of, vlen_of
 from xdpkit.errors import ObjectFormatError
 from xdpkit.obj import elf
 from xdpkit.obj.elf import Image, Section
@@ -88,11 +89,13 @@ def check_values(image: Image, specs: Mapping[str, MapSpec], programs: Container
 
 
 def _refuse_pointers(image: Image, section: Section) -> None:
-    for offset, symbol in image.relocations(section):
+    offsets, symbols = image.relocations(section)
+    if offsets:
         raise image.error(
-            f"holds a pointer to {symbol.name!r}, which has no address before the load",
+            f"holds a pointer to {image.symbol(symbols[0]).name!r}, which has no address before "
+            "the load",
             section,
-            offset,
+            offsets[0],
         )
 
 
@@ -165,7 +168,8 @@ def _definitions(image: Image, btf: Btf | None, section: Section) -> Iterator[tu
         raise image.error("BTF does not describe the section", section)
     datasec = btf[datasec_ids[0]]
     assert isinstance(datasec, types.Datasec)
-    slots = list(image.relocations(section))
+    offsets, symbols = image.relocations(section)
+    slots = [(offset, image.symbol(index)) for offset, index in zip(offsets, symbols, strict=True)]
     for entry in datasec.vars:
         variable = btf[entry.type_id]
         if not isinstance(variable, types.Var):
@@ -194,63 +198,77 @@ def _definitions(image: Image, btf: Btf | None, section: Section) -> Iterator[tu
 def _read_definition(
     btf: Btf, image: Image, section: Section, name: str, type_id: int, *, is_inner: bool = False
 ) -> _Definition:
-    struct = btf[btf.strip(type_id)]
-    if not isinstance(struct, types.Struct):
-        raise image.error(f"map {name} is defined by a {struct.kind.name}, not a struct", section)
     found = _Definition()
-    for member in struct.members:
-        field_type = btf[btf.strip(member.type_id)]
-        if member.name in ("key", "value"):
-            if not isinstance(field_type, types.Ptr):
-                raise image.error(f"map {name}: {member.name} is not __type(...)", section)
-            size = btf.sizeof(field_type.type_id)
-            if found.numbers.setdefault(f"{member.name}_size", size) != size:
-                raise image.error(f"map {name}: {member.name} and its size differ", section)
-            if member.name == "key":
-                found.key_type_id = field_type.type_id
+    for attribute, member_id, at in _attributes(btf, image, section, name, type_id):
+        if attribute in ("key", "value"):
+            target = _pointee(btf, member_id)
+            if target is None:
+                raise image.error(f"map {name}: {attribute} is not __type(...)", section)
+            size = btf.sizeof(target)
+            if found.numbers.setdefault(f"{attribute}_size", size) != size:
+                raise image.error(f"map {name}: {attribute} and its size differ", section)
+            if attribute == "key":
+                found.key_type_id = target
             else:
-                found.value_type_id = field_type.type_id
-        elif member.name == "values":
+                found.value_type_id = target
+        elif attribute == "values":
             if is_inner:
                 raise image.error(f"map {name}: maps in maps in maps are not supported", section)
-            found.values_at = member.bit_offset // 8
+            found.values_at = at
             found.numbers.setdefault("value_size", 4)
-            found.inner = _inner_map(btf, image, section, name, field_type, found)
-        elif member.name in _NUMBERS:
-            number = _number(btf, field_type)
+            found.inner = _inner_map(btf, image, section, name, member_id, found)
+        elif attribute in _NUMBERS:
+            number = _number(btf, member_id)
             if number is None:
-                raise image.error(f"map {name}: {member.name} is not a number", section)
-            if found.numbers.setdefault(member.name, number) != number:
-                raise image.error(f"map {name}: {member.name} and its type differ", section)
+                raise image.error(f"map {name}: {attribute} is not a number", section)
+            if found.numbers.setdefault(attribute, number) != number:
+                raise image.error(f"map {name}: {attribute} and its type differ", section)
         else:
-            raise image.error(f"map {name} has an unknown attribute {member.name!r}", section)
+            raise image.error(f"map {name} has an unknown attribute {attribute!r}", section)
     if "type" not in found.numbers:
         raise image.error(f"map {name} has no type", section)
     return found
 
 
-_NUMBERS = frozenset(
-    [
-        "type",
-        "key_size",
-        "value_size",
-        "max_entries",
-        "map_flags",
-        "numa_node",
-        "pinning",
-        "map_extra",
-    ]
-)
+_SIZES = ("key_size", "value_size", "max_entries")
+_NUMBERS = frozenset(("type", *_SIZES, "map_flags", "numa_node", "pinning", "map_extra"))
 
 
-def _number(btf: Btf, field_type: types.Type) -> int | None:
+# A definition's attributes are a dozen types each, used once: they are read from the words, since
+# decoding them into values would take a third of the time that a small object takes to load.
+
+
+def _attributes(
+    btf: Btf, image: Image, section: Section, name: str, type_id: int
+) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, type id, byte offset) of a definition's members."""
+    words, at = btf.locate(btf.strip(type_id))
+    kind = kind_of(words[at + 1])
+    if kind != Kind.STRUCT:
+        raise image.error(f"map {name} is defined by a {Kind(kind).name}, not a struct", section)
+    members = words[at + 3 : at + 3 + 3 * vlen_of(words[at + 1])].tolist()
+    for number in range(0, len(members), 3):
+        # A definition has no bitfields, so the offset is in bits whatever the kind flag says.
+        offset = members[number + 2] & 0xFFFFFF
+        yield btf.name_at(members[number]), members[number + 1], offset // 8
+
+
+def _pointee(btf: Btf, type_id: int) -> int | None:
+    """Return what a pointer points to, None if it is none."""
+    words, at = btf.locate(btf.strip(type_id))
+    return words[at + 2] if kind_of(words[at + 1]) == Kind.PTR else None
+
+
+def _number(btf: Btf, type_id: int) -> int | None:
     """Return the number in ``__uint()``: an array's length; in ``__ulong()``: an enumerator."""
-    if isinstance(field_type, types.Enum | types.Enum64):
-        return field_type.values[0][1] if len(field_type.values) == 1 else None
-    if not isinstance(field_type, types.Ptr):
+    target = _pointee(btf, type_id)
+    if target is None:
+        enum = btf[btf.strip(type_id)]
+        if isinstance(enum, types.Enum | types.Enum64) and len(enum.values) == 1:
+            return enum.values[0][1]
         return None
-    array = btf[field_type.type_id]
-    return array.count if isinstance(array, types.Array) else None
+    words, at = btf.locate(target)
+    return words[at + 5] if kind_of(words[at + 1]) == Kind.ARRAY else None
 
 
 def _inner_map(
@@ -258,10 +276,11 @@ def _inner_map(
     image: Image,
     section: Section,
     name: str,
-    field_type: types.Type,
+    type_id: int,
     outer: _Definition,
 ) -> MapSpec | None:
     map_type = outer.numbers.get("type")
+    field_type = btf[btf.strip(type_id)]
     element = btf[btf.strip(field_type.element_id)] if isinstance(field_type, types.Array) else None
     if not isinstance(element, types.Ptr) or map_type not in (*_MAP_IN_MAP, MapType.PROG_ARRAY):
         raise image.error(

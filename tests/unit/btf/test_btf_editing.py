@@ -37,10 +37,7 @@ def test_what_clang_leaves_out_can_be_filled_in(byteorder: ByteOrder) -> None:
         INT, t.Var("a", 1), t.Var("b", 1), t.Datasec(".data", 0, entries), byteorder=byteorder
     )
     editor = btf.edit()
-    editor.set_size(4, 12)
-    editor.set_section_var(4, 0, offset=8)
-    editor.set_section_var(4, 1, size=2)
-    editor.sort_section(4)
+    editor.set_section(4, 12, (t.SectionVar(2, 8, 4), t.SectionVar(3, 0, 2)))
     expected = t.Datasec(".data", 12, (t.SectionVar(3, 0, 2), t.SectionVar(2, 8, 4)))
     assert edited(editor) == (INT, t.Var("a", 1), t.Var("b", 1), expected)
     assert btf[4] == t.Datasec(".data", 0, entries)
@@ -49,9 +46,9 @@ def test_what_clang_leaves_out_can_be_filled_in(byteorder: ByteOrder) -> None:
 def test_a_section_entry_can_be_led_elsewhere() -> None:
     editor = parse(INT, t.Func("ext", 1), t.Datasec(".ksyms", 0, (t.SectionVar(2, 0, 0),))).edit()
     dummy = editor.add(t.Var("dummy_ksym", 1))
-    editor.set_section_var(3, 0, target=dummy, size=4)
+    editor.set_section(3, 4, (t.SectionVar(dummy, 0, 4),))
     assert edited(editor)[2:] == (
-        t.Datasec(".ksyms", 0, (t.SectionVar(4, 0, 4),)),
+        t.Datasec(".ksyms", 4, (t.SectionVar(4, 0, 4),)),
         t.Var("dummy_ksym", 1),
     )
     assert len(editor) == 5
@@ -94,7 +91,9 @@ def test_edits_that_a_type_cannot_take_are_refused() -> None:
     with pytest.raises(UsageError, match="it is a INT"):
         editor.set_linkage(1, 0)
     with pytest.raises(UsageError, match="it has 1"):
-        editor.set_section_var(3, 1, size=4)
+        editor.set_section(3, 4, ())
+    with pytest.raises(UsageError, match="does not fit in 32 bits"):
+        editor.set_section(3, 4, (t.SectionVar(1, 0, 1 << 32),))
     with pytest.raises(UsageError, match="32 bits"):
         editor.set_size(3, 1 << 32)
     with pytest.raises(ObjectFormatError, match="no type 4"):
