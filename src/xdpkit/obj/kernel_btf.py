@@ -66,7 +66,7 @@ def _complete_ksyms(btf: Btf, type_id: int, editor: BtfEditor) -> None:
     int_id = editor.add(types.Int("int", 4, 32, encoding=IntEncoding.SIGNED))
     # The kernel wants variables with a size in a section: functions are stood in for.
     stand_in = editor.add(types.Var("ksym_function", int_id))
-    entries = []
+    entries: list[types.SectionVar] = []
     for entry in datasec.vars:
         target = entry.type_id
         declared = btf[target]

@@ -35,7 +35,7 @@ class MapCreate(Structure):
 
 
 class MapElement(Structure):
-    """``BPF_MAP_*_ELEM``, ``BPF_MAP_GET_NEXT_KEY`` (whose next_key is ``value``), ``MAP_FREEZE``."""
+    """``BPF_MAP_*_ELEM``, ``BPF_MAP_GET_NEXT_KEY`` (its result: ``value``), ``BPF_MAP_FREEZE``."""
 
     _fields_ = [
         ("map_fd", c_uint32),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constants of the bpf(2) system call, under their kernel names (include/uapi/linux/bpf.h, Linux 6.18)."""
+"""Constants of bpf(2), under their kernel names (include/uapi/linux/bpf.h, Linux 6.18)."""
 
 from __future__ import annotations
 

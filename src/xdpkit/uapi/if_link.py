@@ -13,8 +13,13 @@ class RouteMessage(enum.IntEnum):
     """``RTM_*``."""
 
     NEWLINK = 16
+    DELLINK = 17
     GETLINK = 18
     SETLINK = 19
+
+
+RTNLGRP_LINK = 1
+"""The multicast group that interfaces are announced in."""
 
 
 class Ifla(enum.IntEnum):
@@ -29,6 +34,7 @@ class Ifla(enum.IntEnum):
     NUM_RX_QUEUES = 32
     LINK_NETNSID = 37
     XDP = 43
+    TARGET_NETNSID = 46
     ALT_IFNAME = 53
 
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""XDP from Python: read, load and attach programs for the Linux kernel's receive hook.
+
+::
+
+    obj = xdpkit.read("fw.o")                                    # pure: nothing is loaded
+    obj.variables["blocked_port"] = 53
+    with xdpkit.attach("eth0", obj.programs["firewall"]) as attached:    # detached at exit
+        print(attached.maps["hits"][1])
+
+Names are imported when they are first used, so that a command pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xdpkit.errors import (
+        CompileError,
+        HookBusy,
+        KernelRefused,
+        MissingPrivilege,
+        ObjectFormatError,
+        RequirementUnmet,
+        UsageError,
+        VerifierError,
+        XdpkitError,
+    )
+
+    # From their own modules: for mypy, a function that is called like its module is the module
+    # while imports go round in a circle.
+    from xdpkit.hook.attach import Attached, attach
+    from xdpkit.hook.detach import detach
+    from xdpkit.hook.mode import Mode
+    from xdpkit.hook.status import status
+    from xdpkit.kernel import Collection, Map, Program, load, load_all
+    from xdpkit.obj import MapSpec, Object, ProgramSpec, read
+    from xdpkit.uapi.bpf import XdpAction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attached",
+    "Collection",
+    "CompileError",
+    "HookBusy",
+    "KernelRefused",
+    "Map",
+    "MapSpec",
+    "MissingPrivilege",
+    "Mode",
+    "Object",
+    "ObjectFormatError",
+    "Program",
+    "ProgramSpec",
+    "RequirementUnmet",
+    "UsageError",
+    "VerifierError",
+    "XdpAction",
+    "XdpkitError",
+    "__version__",
+    "attach",
+    "detach",
+    "load",
+    "load_all",
+    "read",
+    "status",
+]
+
+_HOMES = {
+    "xdpkit.errors": (
+        "CompileError",
+        "HookBusy",
+        "KernelRefused",
+        "MissingPrivilege",
+        "ObjectFormatError",
+        "RequirementUnmet",
+        "UsageError",
+        "VerifierError",
+        "XdpkitError",
+    ),
+    "xdpkit.hook": ("Attached", "Mode", "attach", "detach", "status"),
+    "xdpkit.kernel": ("Collection", "Map", "Program", "load", "load_all"),
+    "xdpkit.obj": ("MapSpec", "Object", "ProgramSpec", "read"),
+    "xdpkit.uapi.bpf": ("XdpAction",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
