@@ -273,7 +273,7 @@ class MapInfo(Structure):
         ("btf_id", c_uint32),
         ("btf_key_type_id", c_uint32),
         ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_id", c_uint32),
+        ("_alignment", c_uint32),
         ("map_extra", c_uint64),
     ]
 

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs in the kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from xdpkit.kernel import pins, testrun
+from xdpkit.kernel.maps import Map
+from xdpkit.kernel.testrun import RunResult, XdpContext
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import ObjectKind
+from xdpkit.syscalls.fd import Fd
+from xdpkit.uapi.bpf import ProgType
+
+if TYPE_CHECKING:
+    from xdpkit.obj import ProgramSpec
+
+_KNOWN_TYPES = frozenset(ProgType)
+_ErrorType = type[BaseException]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says about a program (``struct bpf_prog_info``).
+
+    Attributes:
+        id: unique until the next boot.
+        name: at most 15 characters.
+        type: a number that this version does not know stays a number.
+        tag: hash of the instructions, 16 hexadecimal digits; comparable within one kernel only.
+        jited_size: bytes of machine code; 0 if it is interpreted or hidden.
+        xlated_size: bytes of instructions as the verifier rewrote them.
+        load_time_ns: when it was loaded, in nanoseconds of CLOCK_BOOTTIME.
+        created_by_uid: the user who loaded it.
+        map_ids: the maps that it uses, and those bound to it.
+        ifindex: the device that it is bound or offloaded to, else 0.
+        gpl_compatible: whether its license is.
+        btf_id: id of its BTF, 0 without.
+        run_time_ns, run_count: what it did while statistics were on (``kernel.bpf_stats_enabled``).
+        recursion_misses: how often it did not run because it ran already.
+        verified_instructions: how many the verifier looked at; 0 before Linux 5.16.
+        attach_btf_id: what a tracing program was loaded for, in the BTF with id
+            attach_btf_object_id.
+    """
+
+    id: int
+    name: str
+    type: ProgType | int
+    tag: str
+    jited_size: int
+    xlated_size: int
+    load_time_ns: int
+    created_by_uid: int
+    map_ids: tuple[int, ...]
+    ifindex: int
+    gpl_compatible: bool
+    btf_id: int
+    run_time_ns: int
+    run_count: int
+    recursion_misses: int
+    verified_instructions: int
+    attach_btf_object_id: int
+    attach_btf_id: int
+
+
+class Program:
+    """A program in the kernel: a context manager that owns a file descriptor.
+
+    Closing a Program that :func:`xdpkit.kernel.load` returned closes the maps made for it, too. The
+    kernel keeps both as long as something (a link, a pin) uses them.
+
+    Attributes:
+        maps: the maps that it uses, by their names in the object file; empty if it was not loaded
+            by this process.
+        spec: what it was loaded from; None if this process did not load it.
+        attach_to: the tracepoint that it is for, None for other types.
+        notes: what it had to do without on this kernel.
+        log: the verifier's log, empty unless one was asked for.
+    """
+
+    def __init__(
+        self,
+        fd: Fd,
+        *,
+        name: str | None = None,
+        maps: Mapping[str, Map] = MappingProxyType({}),
+        owned: ExitStack | None = None,
+        spec: ProgramSpec | None = None,
+        attach_to: str | None = None,
+        notes: tuple[str, ...] = (),
+        log: str = "",
+    ) -> None:
+        """Take over a program's descriptor.
+
+        Args:
+            fd: the descriptor; it belongs to the Program from now on.
+            name: what to call it; None: as the kernel does.
+            maps: what it uses.
+            owned: what to close with the program.
+            spec: what it was loaded from.
+            attach_to: the tracepoint that it is for.
+            notes: what it had to do without.
+            log: what the verifier said.
+        """
+        self._fd = fd
+        self._owned = owned or ExitStack()
+        try:
+            self._info = read_info(fd)
+        except BaseException:
+            self.close()
+            raise
+        self._name = name or self._info.name
+        self.maps = MappingProxyType(dict(maps))
+        self.spec = spec
+        self.attach_to = attach_to
+        self.notes = notes
+        self.log = log
+
+    @classmethod
+    def from_id(cls, number: int) -> Self:
+        """Open a program by its id.
+
+        Raises:
+            UsageError: there is none with this id.
+            MissingPrivilege: without CAP_SYS_ADMIN.
+        """
+        return cls(pins.open_id(ObjectKind.PROGRAM, number))
+
+    @classmethod
+    def from_pin(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a pinned program.
+
+        Raises:
+            UsageError: nothing is pinned there, or no program.
+        """
+        return cls(pins.open_pin(path, ObjectKind.PROGRAM))
+
+    @property
+    def name(self) -> str:
+        """Its function's name in the object file, else the kernel's."""
+        return self._name
+
+    @property
+    def id(self) -> int:
+        """Unique until the next boot."""
+        return self._info.id
+
+    @property
+    def tag(self) -> str:
+        """Hash of the instructions, 16 hexadecimal digits; comparable within one kernel only."""
+        return self._info.tag
+
+    @property
+    def type(self) -> ProgType | int:
+        return self._info.type
+
+    def info(self) -> ProgramInfo:
+        """Ask the kernel about it; run statistics are those of now."""
+        return read_info(self._fd)
+
+    def xlated(self) -> bytes:
+        """Return the instructions as the verifier rewrote them, with map ids for maps.
+
+        Empty when the kernel hides them (``kernel.kptr_restrict``, or without CAP_PERFMON).
+        """
+        return bpf.prog_xlated(self.fileno())
+
+    def run(
+        self,
+        packet: bytes | None,
+        *,
+        repeat: int = 1,
+        context: XdpContext | None = None,
+        live: bool = False,
+        batch_size: int = 0,
+        cpu: int | None = None,
+    ) -> RunResult:
+        """Run it over a packet, without an interface.
+
+        What the program does to its maps is real. With ``repeat``, each run gets the packet as the
+        one before left it.
+
+        Args:
+            packet: from the Ethernet header on, at least 14 bytes; more than a page needs a program
+                with frags support.
+            repeat: how often.
+            context: what the packet comes with; None: nothing, received by loopback.
+            live: send ``repeat`` frames through the real receive path: XDP_TX and XDP_REDIRECT
+                transmit, XDP_PASS enters the network stack. Nothing is returned.
+            batch_size: live frames per batch, at most 256; 0: 64.
+            cpu: where to run it; None: anywhere.
+
+        Raises:
+            UsageError: an argument makes no sense.
+            KernelRefused: ENOTSUPP, programs of this type or bound to a device cannot be run;
+                EINVAL, among others, an old kernel that knows no live frames or context.
+        """
+        return testrun.run(
+            self.fileno(),
+            self.type,
+            packet,
+            name=self.name,
+            repeat=repeat,
+            context=context,
+            live=live,
+            batch_size=batch_size,
+            cpu=cpu,
+        )
+
+    def fileno(self) -> int:
+        return self._fd.fileno()
+
+    def pin(self, path: str | os.PathLike[str]) -> None:
+        """Give it a path on a bpffs, where it outlives the process.
+
+        Raises:
+            UsageError: there is something at the path already, or the name has a dot.
+            RequirementUnmet: the path is not on a bpffs.
+        """
+        pins.pin(self._fd, path, what=f"program {self.name}")
+
+    def bind(self, bound: Map) -> None:
+        """Make a map live as long as this program, and appear in its map ids.
+
+        Linux 5.10.
+        """
+        bpf.prog_bind_map(self.fileno(), bound.fileno())
+
+    def close(self) -> None:
+        """Close the descriptor, and those of the maps that were made for the program."""
+        self._fd.close()
+        self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: _ErrorType | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        kind = self.type.name if isinstance(self.type, ProgType) else self.type
+        state = ", closed" if self._fd.closed else ""
+        return f"<Program {self.name} ({kind}, id {self.id}{state})>"
+
+
+def program_ids() -> Iterator[int]:
+    """Yield the ids of all programs in the kernel.
+
+    Raises:
+        MissingPrivilege: without CAP_SYS_ADMIN.
+    """
+    return bpf.ids(ObjectKind.PROGRAM)
+
+
+def read_info(fd: Fd) -> ProgramInfo:
+    """Ask the kernel about a program."""
+    info, map_ids = bpf.prog_info(fd.fileno())
+    return ProgramInfo(
+        id=info.id,
+        name=info.name.decode("ascii", "replace"),
+        type=ProgType(info.type) if info.type in _KNOWN_TYPES else info.type,
+        tag=bytes(info.tag).hex(),
+        jited_size=info.jited_prog_len,
+        xlated_size=info.xlated_prog_len,
+        load_time_ns=info.load_time,
+        created_by_uid=info.created_by_uid,
+        map_ids=map_ids,
+        ifindex=info.ifindex,
+        gpl_compatible=bool(info.gpl_compatible),
+        btf_id=info.btf_id,
+        run_time_ns=info.run_time_ns,
+        run_count=info.run_cnt,
+        recursion_misses=info.recursion_misses,
+        verified_instructions=info.verified_insns,
+        attach_btf_object_id=info.attach_btf_obj_id,
+        attach_btf_id=info.attach_btf_id,
+    )

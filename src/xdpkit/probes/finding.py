@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An answer of a probe, with the evidence for it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Answer(enum.Enum):
+    """Yes, no, or not known: what could not be asked is never a no."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_conclusive(self) -> bool:
+        return self is not Answer.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was learnt about the running kernel.
+
+    Attributes:
+        name: the feature.
+        answer: whether the kernel has it.
+        evidence: what was asked and what came back ("BPF_MAP_CREATE with BPF_F_MMAPABLE: EINVAL").
+    """
+
+    name: str
+    answer: Answer
+    evidence: str
