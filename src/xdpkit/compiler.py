@@ -125,7 +125,10 @@ def compile(
         *(f"-idirafter{folder}" for folder in compiler.system_includes),
     ]
     try:
-        with tempfile.TemporaryDirectory(prefix=".xdpkit-", dir=output.parent) as scratch:
+        # Beside the file, to replace it at once; a device (/dev/null) is written to instead.
+        is_device = output.exists() and not output.is_file()
+        beside = None if is_device else output.parent
+        with tempfile.TemporaryDirectory(prefix=".xdpkit-", dir=beside) as scratch:
             partial = Path(scratch, output.name)
             run = subprocess.run(
                 [*arguments, "-c", source.name, "-o", str(partial)],
@@ -138,7 +141,10 @@ def compile(
             )
             if run.returncode != 0:
                 raise _compile_error(what, compiler, run)
-            partial.replace(output)
+            if is_device:
+                output.write_bytes(partial.read_bytes())
+            else:
+                partial.replace(output)
     except OSError as error:
         raise UsageError(what, cause=f"cannot write {output}: {error.strerror}") from error
     return Compiled(output, compiler, run.stdout)

@@ -190,6 +190,14 @@ def test_the_output_lies_beside_the_source_unless_told_otherwise(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drop.c", "drop.o", "other"]
 
 
+def test_a_device_is_written_to_and_not_replaced(source: Path, tmp_path: Path) -> None:
+    # A link stands in for the device: replacing the output would replace the link.
+    output = tmp_path / "null"
+    output.symlink_to("/dev/null")
+    compile(source, output)
+    assert output.is_symlink()
+
+
 def test_warnings_are_handed_over(tmp_path: Path) -> None:
     path = tmp_path / "warns.c"
     path.write_text("int f(void) { int unused; return 0; }\n")
