@@ -39,9 +39,8 @@ def blamed_file(data: bytes) -> str | None:
     return None
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_a_damaged_object_gives_values_or_our_error(data: st.DataObject) -> None:
+def damage(data: st.DataObject) -> bytes:
+    """Return a copy of an object with some bytes changed."""
     if not originals():
         pytest.skip("there is no BPF compiler: make test-peers")
     damaged = bytearray(data.draw(st.sampled_from(originals())).read_bytes())
@@ -50,7 +49,20 @@ def test_a_damaged_object_gives_values_or_our_error(data: st.DataObject) -> None
         width = data.draw(st.sampled_from((1, 2, 4, 8)))
         value = data.draw(st.integers(0, 256**width - 1) | st.just(256**width - 1))
         damaged[at : at + width] = value.to_bytes(width, "little")
-    assert blamed_file(bytes(damaged)) in (None, "damaged.o")
+    return bytes(damaged)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_damaged_object_gives_values_or_our_error(data: st.DataObject) -> None:
+    assert blamed_file(damage(data)) in (None, "damaged.o")
+
+
+@pytest.mark.soak
+@settings(max_examples=50_000, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_many_damaged_objects_give_values_or_our_error(data: st.DataObject) -> None:
+    assert blamed_file(damage(data)) in (None, "damaged.o")
 
 
 @given(st.data())
