@@ -97,7 +97,13 @@ class Form:
 
     def matches(self, dst: int, src: int, offset: int, imm: int) -> bool:
         """Return whether the fields have values that this form allows."""
-        return dst in self.dst and src in self.src and offset in self.offset and imm in self.imm
+        # A range looks at all of its numbers, one by one, for what is not exactly an int (an enum).
+        return (
+            dst in self.dst
+            and src in self.src
+            and int(offset) in self.offset
+            and int(imm) in self.imm
+        )
 
 
 _ALU_SIGNS = {

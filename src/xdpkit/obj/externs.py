@@ -9,7 +9,7 @@ from xdpkit.btf import Btf, essential_name, types
 from xdpkit.btf.types import Kind
 from xdpkit.obj import elf
 from xdpkit.obj.elf import Image, Symbol
-from xdpkit.obj.spec import Extern, ExternKind
+from xdpkit.obj.spec import KCONFIG, Extern, ExternKind
 
 
 def read_externs(image: Image, btf: Btf | None) -> dict[str, Extern]:
@@ -76,4 +76,6 @@ def _place_kconfig(btf: Btf, externs: dict[str, Extern]) -> dict[str, Extern]:
         offset = -(-end // alignment) * alignment
         placed[extern.name] = replace(extern, offset=offset)
         end = offset + extern.size
+        if end > elf.MAX_NOBITS:
+            raise btf.error(f"extern {extern.name} makes the {KCONFIG} map {end} bytes large")
     return placed

@@ -140,7 +140,10 @@ class Variables(MutableMapping[str, object]):
         }
         if btf and datasec_ids:
             for entry, variable, offset in section_variables(btf, datasec_ids[0], self._image):
-                yield Variable(variable.name, section.name, offset, entry.size, variable.type_id)
+                # A flexible array's initial values are not counted in its type.
+                is_exact = btf.sizeof(variable.type_id) == entry.size
+                type_id = variable.type_id if is_exact else 0
+                yield Variable(variable.name, section.name, offset, entry.size, type_id)
                 symbols.pop(variable.name, None)
         for symbol in symbols.values():
             if symbol.value + symbol.size <= section.size and symbol.size:

@@ -183,6 +183,15 @@ def test_variables_of_zeros_can_be_set() -> None:
     assert obj.variables.data(".bss") == bytes(8) + b"\1" + bytes(7)
 
 
+def test_a_variable_larger_than_its_type_is_bytes() -> None:
+    described = MapTypes()
+    described.datasec(".data", ("flexible", described.u32, 8))
+    writer = simple()
+    index = writer.section(".data", bytes(range(8)))
+    writer.symbol("flexible", index, 0, 8, kind=elf.STT_OBJECT)
+    assert dict(read(with_btf(writer, described)).variables) == {"flexible": bytes(range(8))}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
@@ -282,6 +291,15 @@ def test_externs_say_what_the_kernel_must_provide() -> None:
         ("map-value", ".kconfig", 8), ("map-value", ".kconfig", 0),
         ("ksym", "init_task", 0), ("kfunc", "bpf_thing___v2", 0),
     }  # fmt: skip
+
+
+def test_a_kconfig_extern_of_gigabytes_is_refused() -> None:
+    writer, described = with_externs()
+    huge = described.builder.add(types.Array(described.u64, described.u32, 0x1FFFFFFF))
+    described.datasec(".kconfig", ("CONFIG_C", huge, 8), linkage=2)
+    writer.symbol("CONFIG_C")
+    with pytest.raises(ObjectFormatError, match="CONFIG_C makes the .kconfig map 4294967296 bytes"):
+        read(with_btf(writer, described))
 
 
 def test_the_kernel_gets_externs_as_ordinary_variables_and_functions() -> None:

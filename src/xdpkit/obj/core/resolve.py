@@ -155,12 +155,13 @@ class Resolver:
     def _search(self, name: str, kinds: tuple[Kind, ...]) -> tuple[Candidate, ...]:
         if not self._targets:
             raise Unfit("no types of a kernel (BTF) were given to look it up in")
-        kernel, *modules = self._targets
-        return tuple(
-            Candidate(kernel, type_id) for type_id in kernel.find_flavours(name, *kinds)
-        ) or tuple(
+        # One by one: to have a module's types may cost a system call, and a privilege.
+        targets = iter(self._targets)
+        kernel = next(targets)
+        found = tuple(Candidate(kernel, type_id) for type_id in kernel.find_flavours(name, *kinds))
+        return found or tuple(
             Candidate(module, type_id)
-            for module in modules
+            for module in targets
             for type_id in module.find_flavours(name, *kinds)
             if type_id >= module.first_id
         )
