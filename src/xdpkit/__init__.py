@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xdpkit.capabilities import Device
     from xdpkit.errors import (
         CompileError,
         HookBusy,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     # From their own modules: for mypy, a function that is called like its module is the module
     # while imports go round in a circle.
     from xdpkit.hook.attach import Attached, attach
+    from xdpkit.hook.check import check
     from xdpkit.hook.detach import detach
     from xdpkit.hook.mode import Mode
     from xdpkit.hook.status import status
     from xdpkit.kernel import Collection, Map, Program, load, load_all
+    from xdpkit.negotiation import Negotiation, Outcome, Policy
     from xdpkit.obj import MapSpec, Object, ProgramSpec, read
     from xdpkit.uapi.bpf import XdpAction
 
@@ -45,14 +48,18 @@ __all__ = [
     "Attached",
     "Collection",
     "CompileError",
+    "Device",
     "HookBusy",
     "KernelRefused",
     "Map",
     "MapSpec",
     "MissingPrivilege",
     "Mode",
+    "Negotiation",
     "Object",
     "ObjectFormatError",
+    "Outcome",
+    "Policy",
     "Program",
     "ProgramSpec",
     "RequirementUnmet",
@@ -62,6 +69,7 @@ __all__ = [
     "XdpkitError",
     "__version__",
     "attach",
+    "check",
     "detach",
     "load",
     "load_all",
@@ -70,6 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "xdpkit.capabilities": ("Device",),
     "xdpkit.errors": (
         "CompileError",
         "HookBusy",
@@ -82,7 +91,9 @@ _HOMES = {
         "XdpkitError",
     ),
     "xdpkit.hook": ("Attached", "Mode", "attach", "detach", "status"),
+    "xdpkit.hook.check": ("check",),
     "xdpkit.kernel": ("Collection", "Map", "Program", "load", "load_all"),
+    "xdpkit.negotiation": ("Negotiation", "Outcome", "Policy"),
     "xdpkit.obj": ("MapSpec", "Object", "ProgramSpec", "read"),
     "xdpkit.uapi.bpf": ("XdpAction",),
 }

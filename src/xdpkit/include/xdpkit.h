@@ -602,15 +602,20 @@ struct tcphdr {
 /* ---- What the program needs ----------------------------------------------------------------- *
  *
  *     XDPKIT_NEEDS("action-tx");
- *     XDPKIT_OPTIONAL("rx-hash");
+ *     XDPKIT_OPTIONAL_OF(firewall, "rx-hash");
  *
  * At file level, once for each capability; docs/capabilities.md has their names. xdpkit finds most
  * needs in the instructions by itself. A declaration is for what it cannot find (a value that comes
- * from a map), and for what the program can do without. It costs the program nothing.
+ * from a map), and for what the program can do without. It costs the program nothing. The first two
+ * are about every program of the object.
  */
 
 #define XDPKIT_NEEDS(capability) XDPKIT_DECLARE("1 needs:" capability, __COUNTER__)
 #define XDPKIT_OPTIONAL(capability) XDPKIT_DECLARE("1 optional:" capability, __COUNTER__)
+#define XDPKIT_NEEDS_OF(program, capability)                                                       \
+	XDPKIT_DECLARE("1 needs:" capability " " #program, __COUNTER__)
+#define XDPKIT_OPTIONAL_OF(program, capability)                                                    \
+	XDPKIT_DECLARE("1 optional:" capability " " #program, __COUNTER__)
 #define XDPKIT_DECLARE(text, unique) XDPKIT_DECLARE_(text, unique)
 #define XDPKIT_DECLARE_(text, unique)                                                              \
 	static const char xdpkit_declaration_##unique[] SEC(".xdpkit") = text

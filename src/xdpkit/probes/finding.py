@@ -3,20 +3,11 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from xdpkit.capabilities import Answer
 
-class Answer(enum.Enum):
-    """Yes, no, or not known: what could not be asked is never a no."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "unknown"
-
-    @property
-    def is_conclusive(self) -> bool:
-        return self is not Answer.UNKNOWN
+__all__ = ["Answer", "Finding"]
 
 
 @dataclass(frozen=True, slots=True)

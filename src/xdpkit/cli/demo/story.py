@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's story, from the object file to the clean-up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xdpkit.cli.command import Settings
+from xdpkit.cli.demo import shipped
+from xdpkit.cli.demo.bpffs import pin_root
+from xdpkit.cli.demo.interrupts import Interrupts
+from xdpkit.cli.demo.network import QUEUES, Network, network
+from xdpkit.cli.demo.teller import Teller
+from xdpkit.cli.demo.traffic import send
+from xdpkit.cli.options import DEFAULT_PIN_ROOT
+from xdpkit.cli.render import emit_json, message
+from xdpkit.errors import HookBusy, UsageError, XdpkitError
+
+BLOCKED, OPEN = 7777, 8888
+DATAGRAMS = 20
+
+
+def tell(settings: Settings, *, pausing: bool) -> None:
+    """Run the demo.
+
+    Raises:
+        XdpkitError: something did not work as it should; whatever was made is gone again.
+    """
+    folder = shipped.folder()
+    try:
+        with (
+            Interrupts() as interrupts,
+            contextlib.chdir(folder),
+            pin_root() as root,
+            network() as net,
+            _detached_at_the_end(net, root),
+            Teller(settings, interrupts, pausing=pausing) as teller,
+        ):
+            story = _Story(teller, interrupts, net, root)
+            for part in (
+                story.introduce,
+                lambda: story.inspect(folder),
+                story.attach,
+                story.send_traffic,
+                story.read_counters,
+                story.be_refused,
+                story.detach,
+            ):
+                part()
+            interrupts.checkpoint()
+    except (KeyboardInterrupt, SystemExit):
+        message("interrupted; the demo's namespaces are gone again")
+        raise
+    if settings.json:
+        emit_json({"ran": True, "steps": teller.steps}, pretty=settings.pretty)
+    else:
+        teller.say()
+        teller.say("That was all. The namespaces are gone again, and all that was in them.")
+
+
+@contextlib.contextmanager
+def _detached_at_the_end(net: Network, root: str) -> Iterator[None]:
+    """Take the program off at the end, however it comes: what is pinned would stay."""
+    from xdpkit.hook import detach
+
+    try:
+        yield
+    finally:
+        with contextlib.suppress(UsageError, HookBusy):
+            detach(net.server.interface, netns=net.server.netns, pin_root=root)
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    teller: Teller
+    interrupts: Interrupts
+    net: Network
+    root: str
+
+    def introduce(self) -> None:
+        client, server = self.net.client, self.net.server
+        say = self.teller.say
+        say("A firewall for one UDP port, in the place where the kernel receives packets.")
+        say()
+        say(f"Two network namespaces, joined by a veth pair with {QUEUES} queues, are made for it:")
+        say()
+        say(f"    {client.netns:<32}{server.netns}")
+        ends = f"{client.interface} {client.address}  ───────▶  "
+        say(f"    {ends:<32}{server.interface} {server.address}")
+        say(f"    {'sends UDP datagrams':<32}has the firewall")
+        if self.root != DEFAULT_PIN_ROOT:
+            say()
+            self.teller.explain(
+                f"No BPF file system is mounted at {DEFAULT_PIN_ROOT}, so the demo has mounted one"
+                f" of its own at {self.root}: that is where attached programs are pinned."
+            )
+
+    def inspect(self, folder: str) -> None:
+        self.teller.step(
+            "Look into the object file",
+            "It is compiled from bpf/demo.c, drops UDP datagrams to blocked_port, and counts what"
+            " it did with every packet: in hits by action, in queues by RX queue.",
+        )
+        self.teller.show_folder(folder)
+        self._command("inspect", shipped.FIREWALL)
+
+    def attach(self) -> None:
+        self.teller.step(
+            "Put it on the interface",
+            f"The variable is set before the load, so that port {BLOCKED} is blocked. The program "
+            "then stays on the interface, without any process to hold it.",
+        )
+        self._command(
+            *self._in_server("attach"),
+            self.net.server.interface,
+            shipped.FIREWALL,
+            "--set",
+            f"blocked_port={BLOCKED}",
+        )
+        self.teller.say()
+        self._command(*self._in_server("status"))
+
+    def send_traffic(self) -> None:
+        self.teller.step(
+            "Send it traffic",
+            f"{DATAGRAMS} datagrams to port {BLOCKED} and {DATAGRAMS} to port {OPEN}, from ordinary"
+            " sockets; at the other end a socket listens at each port.",
+        )
+        self._send({BLOCKED: 0, OPEN: DATAGRAMS})
+
+    def read_counters(self) -> None:
+        python = self.teller.python
+        netns, interface = self.net.server.netns, self.net.server.interface
+        where = f'netns="{netns}", iface="{interface}"'
+        if self.root != DEFAULT_PIN_ROOT:
+            where += f', pin_root="{self.root}"'
+        self.teller.step(
+            "Read what it counted",
+            "Maps are found by name, and what is in them has the types that the C source says. "
+            "Per-CPU maps have one value for each CPU.",
+        )
+        python("import xdpkit")
+        python(f"[hook] = xdpkit.status({where})")
+        python("ids = {used.name: used.id for used in hook.attached[0].program.maps}")
+        python('hits, queues = (xdpkit.Map.from_id(ids[name]) for name in ("hits", "queues"))')
+        dropped = python("sum(hits[xdpkit.XdpAction.DROP])")
+        python("sum(hits[xdpkit.XdpAction.PASS])")
+        python("queues[0]")
+        python(f'[sum(cpu["dropped"] for cpu in queues[number]) for number in range({QUEUES})]')
+        if dropped != DATAGRAMS:
+            raise _surprise(f"the program counted {dropped} dropped packets, not {DATAGRAMS}")
+
+    def be_refused(self) -> None:
+        self.teller.step(
+            "Be refused",
+            "An interface has room for one program, and none is pushed aside. A refusal says what "
+            "was tried, why it failed, and what to do:",
+        )
+        status = self._command(*self._in_server("attach"), self.net.server.interface, shipped.PASS)
+        if status != HookBusy.exit_code:
+            raise _surprise(f"the exit status was {status}, not {HookBusy.exit_code}")
+        self.teller.say(f"(exit status {status}: another program is there)")
+
+    def detach(self) -> None:
+        self.teller.step(
+            "Take it off", "As the remedy said; after that the blocked port is open again."
+        )
+        self._command(*self._in_server("detach"), self.net.server.interface)
+        self.teller.say()
+        self._send({BLOCKED: DATAGRAMS})
+
+    def _in_server(self, command: str) -> list[str]:
+        """Return a command's name with its options for the server's namespace."""
+        options = ["-n", self.net.server.netns]
+        if self.root != DEFAULT_PIN_ROOT:
+            options += ["--pin-root", self.root]
+        return [command, *options]
+
+    def _command(self, *args: str) -> int:
+        return self.teller.command(args)
+
+    def _send(self, expected: dict[int, int]) -> None:
+        deliveries = send(self.net, DATAGRAMS, expected, self.interrupts)
+        self.teller.traffic(deliveries)
+        for delivery in deliveries:
+            if delivery.received != expected[delivery.port]:
+                raise _surprise(
+                    f"{delivery.received} of {delivery.sent} datagrams to port {delivery.port}"
+                    f" arrived, not {expected[delivery.port]}"
+                )
+
+
+def _surprise(cause: str) -> XdpkitError:
+    return XdpkitError("show the firewall at work", cause=cause)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Negotiate before anything is loaded: collect what is known, and hand it to ``negotiation``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from xdpkit.capabilities import Answer, Device, Finding
+from xdpkit.errors import UsageError
+from xdpkit.hook.mode import Mode
+from xdpkit.interfaces import device_of
+from xdpkit.negotiation import Negotiation, Policy, Target, negotiate
+from xdpkit.requirements import Requirement, Requirements, needs_of
+from xdpkit.uapi.bpf import MapType
+
+if TYPE_CHECKING:
+    from xdpkit.kernel import Map, Program
+    from xdpkit.obj import ProgramSpec
+
+_DEVMAPS = (MapType.DEVMAP, MapType.DEVMAP_HASH)
+_NOT_FOLLOWED = "its instructions are not known: it was not loaded from an object file here"
+
+
+def check(
+    program: ProgramSpec | Program,
+    device: Device | str | int,
+    *,
+    mode: Mode | None = None,
+    policy: Policy = Policy.DEFAULT,
+    targets: Sequence[Target | Device | str | int] = (),
+    maps: Mapping[str, Map] | None = None,
+    netns: str | None = None,
+) -> Negotiation:
+    """Return every verdict on a program and a device; nothing is loaded or attached.
+
+    ::
+
+        negotiation = xdpkit.check(obj.programs["fw"], "eth0")
+        if not negotiation.is_allowed:
+            print(*(verdict.why for verdict in negotiation.refused), sep="\\n")
+        xdpkit.check(obj.programs["fw"], Device.from_json(text, source="fleet/mlx5.json"))
+
+    Args:
+        program: from an object file, with its variables as they are set now; or a loaded one. Of
+            one that this process did not load nothing is known.
+        device: an interface of this host, or one as data (a profile).
+        mode: None asks for native mode.
+        policy: what becomes of what is not known.
+        targets: the interfaces that it redirects to. One that the program names by a constant
+            index, and those in ``maps``, are looked at without being named.
+        maps: maps that the program will use, by name: what devmaps hold is looked at.
+        netns: name or path of the interfaces' network namespace; None: the caller's own.
+
+    Raises:
+        UsageError: there is no such interface or namespace.
+        ObjectFormatError: the program or its declarations are malformed.
+        RequirementUnmet: the kernel's types give no usable answer to a CO-RE relocation.
+    """
+    mode = mode or Mode.NATIVE
+    is_live = not isinstance(device, Device)
+    requirements = _needs(program, is_live)
+    named = [_target(target, netns) for target in targets]
+    kernel: Mapping[str, Finding] = {}
+    if not isinstance(device, Device):
+        device = device_of(device, mode=mode.value, netns=netns)
+        kernel = _kernel(requirements)
+        named += _constant_targets(requirements, netns)
+        named += _targets_in(_maps(program, maps), netns)
+    return negotiate(
+        requirements, device, kernel=kernel, mode=mode.value, policy=policy, targets=named
+    )
+
+
+def _kernel(requirements: Requirements) -> dict[str, Finding]:
+    """Ask the kernel for what the program needs of it, and for links, which attaching needs."""
+    from xdpkit.probes.offered import kernel_findings
+
+    names = {item.capability for item in requirements} | {"link"}
+    return kernel_findings(
+        sorted(
+            name
+            for name in names
+            if name == "link" or name.partition(":")[0] in ("helper", "kfunc", "map-type")
+        )
+    )
+
+
+def _needs(program: ProgramSpec | Program, is_live: bool) -> Requirements:
+    from xdpkit.obj.spec import ProgramSpec
+
+    spec = program if isinstance(program, ProgramSpec) else program.spec
+    if spec is None:
+        # Frags waive the MTU's limit, and whether it takes them is not known either.
+        return Requirements(
+            program.name, (Requirement("frags", optional=True),), notes=(_NOT_FOLLOWED,)
+        )
+    fits_kernel = spec.object.code.core or any(
+        extern.is_weak for extern in spec.object.externs.values()
+    )
+    if not is_live or not fits_kernel:
+        return needs_of(spec)
+    from xdpkit.kernel.btf import KernelTypes
+
+    with KernelTypes() as types:
+        return needs_of(spec, types)
+
+
+def _maps(program: ProgramSpec | Program, given: Mapping[str, Map] | None) -> Mapping[str, Map]:
+    from xdpkit.obj.spec import ProgramSpec
+
+    if isinstance(program, ProgramSpec):
+        return given or {}
+    return program.maps
+
+
+def _target(target: Target | Device | str | int, netns: str | None) -> Target:
+    if isinstance(target, Target):
+        return target
+    return Target(target if isinstance(target, Device) else device_of(target, netns=netns))
+
+
+def _constant_targets(requirements: Requirements, netns: str | None) -> Iterator[Target]:
+    """Yield the interfaces that the program names by index; bpf_redirect() means its own netns."""
+    for redirect in requirements.of("redirect-ifindex"):
+        if redirect.ifindex is not None:
+            device = _by_index(redirect.ifindex, netns, absent=Answer.NO)
+            yield Target(device, ifindex=redirect.ifindex)
+
+
+def _targets_in(maps: Mapping[str, Map], netns: str | None) -> Iterator[Target]:
+    """Yield the interfaces that devmaps hold."""
+    for name, found in maps.items():
+        if found.type in _DEVMAPS:
+            # They were looked up in the namespace of whoever put them there.
+            for value in found.values():
+                ifindex = int(getattr(value, "ifindex", value))
+                yield Target(_by_index(ifindex, netns, absent=Answer.UNKNOWN), map=name)
+
+
+def _by_index(ifindex: int, netns: str | None, *, absent: Answer) -> Device:
+    try:
+        return device_of(ifindex, netns=netns)
+    except UsageError as error:
+        name = f"interface {ifindex}"
+        finding = Finding("redirect-target", absent, error.cause)
+        return Device(name, findings={finding.capability: finding})

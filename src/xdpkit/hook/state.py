@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is on a hook, as values."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+
+from xdpkit.hook.mode import Mode
+from xdpkit.interfaces import Interface
+from xdpkit.syscalls.netns import path_of
+from xdpkit.uapi.bpf import ProgType
+
+
+class Owner(enum.Enum):
+    """Whose an attached program is, as far as can be told."""
+
+    XDPKIT = "xdpkit"
+    LIBXDP = "libxdp"
+    UNKNOWN = "unknown"
+
+
+class Via(enum.Enum):
+    """What holds a program on its hook."""
+
+    LINK = "link"
+    NETLINK = "netlink"
+
+
+@dataclass(frozen=True, slots=True)
+class MapSummary:
+    """A map that a program uses: its id, and its name as the kernel has it (15 characters)."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSummary:
+    """A loaded program. All but the id are None where the kernel does not let this process look.
+
+    Attributes:
+        id: unique until reboot.
+        name: as the kernel has it, 15 characters.
+        tag: hash of the instructions, in hexadecimal.
+        type: program type. jited: whether it runs as machine code.
+        loaded_at: when, to the second.
+        maps: by id.
+    """
+
+    id: int
+    name: str | None = None
+    tag: str | None = None
+    type: ProgType | int | None = None
+    jited: bool | None = None
+    loaded_at: datetime | None = None
+    maps: tuple[MapSummary, ...] | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "tag": self.tag,
+            "type": self.type.name.lower() if isinstance(self.type, ProgType) else self.type,
+            "jited": self.jited,
+            "loaded_at": self.loaded_at.isoformat() if self.loaded_at else None,
+            "maps": None
+            if self.maps is None
+            else [{"id": used.id, "name": used.name} for used in self.maps],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProgram:
+    """A program on a hook.
+
+    Attributes:
+        mode: how it sits there.
+        program: what it is.
+        via: what holds it, None where that cannot be told.
+        link_id: the link that holds it, or None.
+        owner: who put it there.
+        pinned: where xdpkit pinned the link, or None.
+        note: what could not be found out, and why; None when nothing is missing.
+    """
+
+    mode: Mode
+    program: ProgramSummary
+    via: Via | None
+    link_id: int | None
+    owner: Owner
+    pinned: str | None
+    note: str | None
+
+    def describe(self) -> str:
+        """Return it as a phrase: "program 12 (xdp_pass, tag …) in native mode, by link 7"."""
+        program = self.program
+        details = [program.name or "", f"tag {program.tag}" if program.tag else ""]
+        known = ", ".join(detail for detail in details if detail)
+        text = f"program {program.id}{f' ({known})' if known else ''} in {self.mode.value} mode"
+        if self.link_id is not None:
+            text += f", by link {self.link_id}"
+        elif self.via is Via.NETLINK:
+            text += ", by netlink"
+        if self.owner is Owner.LIBXDP:
+            text += ", libxdp's dispatcher"
+        if self.pinned is not None:
+            text += f", pinned at {self.pinned}"
+        return text
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "mode": self.mode.value,
+            "prog": self.program.to_dict(),
+            "via": self.via.value if self.via else None,
+            "link": {"id": self.link_id} if self.link_id is not None else None,
+            "owner": self.owner.value,
+            "pinned": self.pinned,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HookStatus:
+    """An interface and what is attached to it: one program, or two where one is on the NIC."""
+
+    interface: Interface
+    attached: tuple[AttachedProgram, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "interface": self.interface.name,
+            "ifindex": self.interface.index,
+            "netns": self.interface.netns,
+            "attached": [attached.to_dict() for attached in self.attached],
+        }
+
+
+def removal(attached: AttachedProgram, interface: Interface) -> str | None:
+    """Return the command that takes a program off its hook, None where none is sure."""
+    name = shlex.quote(interface.name)
+    if attached.owner is Owner.XDPKIT:
+        where = f" -n {shlex.quote(interface.netns)}" if interface.netns is not None else ""
+        return f"xdpkit detach{where} {name}"
+    enter = ""
+    if interface.netns is not None:
+        enter = f"nsenter --net={shlex.quote(path_of(interface.netns))} "
+    if attached.owner is Owner.LIBXDP:
+        return f"{enter}xdp-loader unload {name} --all"
+    if attached.via is Via.NETLINK:
+        word = {Mode.NATIVE: "xdpdrv", Mode.GENERIC: "xdpgeneric", Mode.OFFLOAD: "xdpoffload"}
+        return f"{enter}ip link set dev {name} {word[attached.mode]} off"
+    if attached.link_id is not None:
+        return f"bpftool link detach id {attached.link_id}"
+    return None

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An interface as a value, and how to find it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from xdpkit.errors import KernelRefused, UsageError
+from xdpkit.syscalls import ethtool, netns, rtnetlink
+from xdpkit.syscalls.netlink import NetlinkSocket
+from xdpkit.syscalls.rtnetlink import LinkInfo, XdpIds
+from xdpkit.uapi.if_link import ALTIFNAMSIZ
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface at one moment.
+
+    Names and indexes are reused, and interfaces move between namespaces: netns_cookie and index
+    together identify one, as long as it stays where it is.
+
+    Attributes:
+        index: interface index, unique within the network namespace.
+        name: interface name.
+        netns: the namespace as the caller named it, None for the one that the caller was in.
+        netns_cookie: the namespace's number, see :func:`xdpkit.syscalls.netns.cookie`.
+        driver: the driver's name as ``ethtool -i`` shows it, None where it has none to show.
+        kind: link type of a virtual device ("veth"), None for hardware.
+        mtu: bytes, without the Ethernet header.
+        rx_queues, tx_queues: how many the device was made with; it may use fewer.
+        xdp: ids of the attached programs.
+    """
+
+    index: int
+    name: str
+    netns: str | None
+    netns_cookie: int
+    driver: str | None
+    kind: str | None
+    mtu: int
+    rx_queues: int
+    tx_queues: int
+    xdp: XdpIds
+
+
+def resolve(interface: str | int, *, netns: str | None = None) -> Interface:
+    """Return the interface with this name, alternative name or index.
+
+    Args:
+        interface: a string is a name, even if it looks like a number; an int is an index.
+        netns: name or path of a network namespace; None: the caller's own.
+
+    Raises:
+        UsageError: there is no such interface or namespace, or the name cannot be one.
+        MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
+    """
+    what = f"find interface {interface!r}"
+    _check_selector(interface, what)
+    cookie, connection = _connect(netns)
+    with connection:
+        try:
+            if isinstance(interface, int):
+                link = rtnetlink.get_link(connection, index=interface, what=what)
+            else:
+                link = rtnetlink.get_link(connection, name=interface, what=what)
+        except KernelRefused as error:
+            if error.errno != errno.ENODEV:
+                raise
+            place = f"network namespace {netns}" if netns is not None else "this network namespace"
+            raise UsageError(what, cause=f"{place} has no such interface") from None
+        return _interface(connection, link, netns, cookie)
+
+
+def list_all(*, netns: str | None = None) -> tuple[Interface, ...]:
+    """Return all interfaces of a network namespace, by index.
+
+    Raises:
+        UsageError: there is no such namespace.
+        MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
+        KernelRefused: the interfaces kept changing while they were listed (EAGAIN).
+    """
+    cookie, connection = _connect(netns)
+    with connection:
+        return tuple(
+            _interface(connection, link, netns, cookie) for link in rtnetlink.dump_links(connection)
+        )
+
+
+def _connect(name: str | None) -> tuple[int, NetlinkSocket]:
+    """Return a namespace's cookie and a socket that stays in it."""
+    with netns.entered(name):
+        return netns.cookie(), NetlinkSocket()
+
+
+def _interface(
+    connection: NetlinkSocket, link: LinkInfo, netns_name: str | None, cookie: int
+) -> Interface:
+    return Interface(
+        index=link.index,
+        name=link.name,
+        netns=netns_name,
+        netns_cookie=cookie,
+        driver=ethtool.driver_of(connection, link.name),
+        kind=link.kind,
+        mtu=link.mtu,
+        rx_queues=link.rx_queues,
+        tx_queues=link.tx_queues,
+        xdp=link.xdp,
+    )
+
+
+def _check_selector(interface: str | int, what: str) -> None:
+    if isinstance(interface, int):
+        if not 0 < interface < 1 << 31:
+            raise UsageError(what, cause="an interface's index is positive and below 2**31")
+        return
+    length = len(interface.encode("utf-8", "surrogateescape"))
+    if not 0 < length < ALTIFNAMSIZ or "\0" in interface:
+        raise UsageError(what, cause="that cannot be an interface's name")

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on one requirement."""
+
+from __future__ import annotations
+
+from xdpkit.capabilities import Answer, Finding
+from xdpkit.negotiation.verdict import Outcome, Policy, Verdict
+from xdpkit.requirements import Requirement
+
+
+def judge(
+    requirement: Requirement,
+    finding: Finding,
+    device: str,
+    policy: Policy,
+    *,
+    remedy: str | None = None,
+) -> Verdict:
+    """Return the verdict; the remedy is kept for one that needs it."""
+    outcome, why = _decide(requirement, finding, policy)
+    return Verdict(
+        requirement=requirement,
+        finding=finding,
+        device=device,
+        outcome=outcome,
+        why=why,
+        remedy=remedy if outcome is not Outcome.ACCEPTED else None,
+    )
+
+
+def _decide(requirement: Requirement, finding: Finding, policy: Policy) -> tuple[Outcome, str]:
+    name, evidence = requirement.capability, finding.evidence
+    if name.startswith("action-code:"):
+        return Outcome.DEGRADED, evidence
+    if name == "frags" and requirement.optional and finding.answer is not Answer.YES:
+        # A program that can take packets in several buffers runs just as well without them.
+        return Outcome.ACCEPTED, f"packets in one buffer are taken, too ({evidence})"
+    unmet = Outcome.DEGRADED if requirement.optional else Outcome.REFUSED
+    match finding.answer:
+        case Answer.YES:
+            return Outcome.ACCEPTED, evidence
+        case Answer.NO if name == "action-any":
+            return unmet if policy is Policy.STRICT else Outcome.DEGRADED, evidence
+        case Answer.NO:
+            return unmet, f"done without: {evidence}" if requirement.optional else evidence
+        case Answer.UNKNOWN:
+            strict = policy is Policy.STRICT
+            return unmet if strict else Outcome.ACCEPTED, f"not known: {evidence}"

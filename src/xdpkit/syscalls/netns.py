@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces: enter one for a while, and tell them apart.
+
+A namespace belongs to a thread, not to the process: :func:`entered` moves the calling thread only.
+Threads that it starts inside begin in the other namespace and stay there; threads that exist
+already, and an event loop's executor among them, do not follow. The mount namespace stays, so that
+/sys/fs/bpf is the same inside (``ip netns exec`` hides it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
+from xdpkit.syscalls import privilege
+from xdpkit.syscalls.fd import Fd
+from xdpkit.uapi.capability import Capability
+
+NAMED_FOLDER = "/run/netns"
+
+_CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
+_OF_THIS_THREAD = "/proc/thread-self/ns/net"
+
+
+def path_of(name: str | os.PathLike[str]) -> str:
+    """Return the file that stands for a namespace: a path is taken as it is, a name is looked up.
+
+    Names are those of ``ip netns``, in /run/netns. What contains a slash is a path.
+
+    Raises:
+        UsageError: the name is empty, or not one that a file can have.
+    """
+    text = os.fspath(name)
+    if "/" in text and "\0" not in text:
+        return text
+    if text in ("", ".", "..") or "\0" in text:
+        raise UsageError(
+            f"find network namespace {text!r}", cause="that cannot be a namespace's name"
+        )
+    return f"{NAMED_FOLDER}/{text}"
+
+
+@contextlib.contextmanager
+def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Run the ``with`` block in another network namespace; with None, stay.
+
+    The calling thread comes back at the end, whatever happens in the block.
+
+    Args:
+        name: a name in /run/netns, or a path (``/proc/1234/ns/net``).
+
+    Raises:
+        UsageError: there is no such namespace, or the file is none.
+        MissingPrivilege: entering takes CAP_SYS_ADMIN.
+        KernelRefused: the kernel refused otherwise.
+    """
+    if name is None:
+        yield
+        return
+    path = path_of(name)
+    what = f"enter network namespace {os.fspath(name)}"
+    with _open(path, what) as target, _open(_OF_THIS_THREAD, what) as own:
+        _setns(target, what, path)
+        try:
+            yield
+        finally:
+            _setns(own, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
+
+
+def cookie() -> int:
+    """Return a number that identifies the calling thread's network namespace until reboot.
+
+    Before Linux 5.14 it is the inode number of the namespace's file instead, which the kernel gives
+    to another namespace when this one has ended.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        try:
+            value = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError as error:
+            # Linux 5.14 (e8b9eab99232): SO_NETNS_COOKIE.
+            if error.errno != errno.ENOPROTOOPT:
+                raise
+            return os.stat(_OF_THIS_THREAD).st_ino
+    (number,) = struct.unpack("=Q", value)
+    return int(number)
+
+
+def _open(path: str, what: str) -> Fd:
+    try:
+        return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError as error:
+        raise UsageError(what, cause=f"{path} does not exist") from error
+    except PermissionError as error:
+        raise MissingPrivilege(
+            what, cause=f"{path} may not be opened", remedy="run it as root"
+        ) from error
+    except OSError as error:
+        raise KernelRefused(
+            what, errno=error.errno or errno.EIO, cause=f"{path} cannot be opened"
+        ) from error
+
+
+def _setns(fd: Fd, what: str, path: str) -> None:
+    # os.setns came with Python 3.12.
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(fd.fileno(), _CLONE_NEWNET) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EINVAL:
+        raise UsageError(what, cause=f"{path} is not a network namespace")
+    if number == errno.EPERM:
+        raise privilege.explain_eperm(what, (Capability.SYS_ADMIN,))
+    raise KernelRefused(what, errno=number)
