@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from xdpkit.errors import HookBusy, KernelRefused, UsageError, VerifierError
 from xdpkit.hook import refusals
+from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode
 from xdpkit.hook.pins import DEFAULT_ROOT, Pins
 from xdpkit.hook.state import removal
@@ -75,7 +76,11 @@ class Attached:
 
     @property
     def maps(self) -> Mapping[str, Map]:
-        """The program's maps, by name."""
+        """The program's maps, by name.
+
+        A program put into one of them (a tail call's, a devmap's or a cpumap's) is negotiated as
+        the attached one was, unless that was forced.
+        """
         return self.program.maps
 
     @property
@@ -216,6 +221,8 @@ def attach(
             if pin:
                 pins.pin(link, interface, what)
             link = Fd(link.detach())
+        if not force:
+            negotiate_members(loaded.maps, interface, mode, policy)
         return Attached(
             interface=interface,
             mode=mode,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -85,7 +86,12 @@ class Map(MutableMapping[Any, Any]):
     Queues, stacks and bloom filters have no keys: :meth:`push`, :meth:`pop`, :meth:`peek`.
 
     A context manager that owns a file descriptor. Two Map objects are equal only if identical.
+
+    Attributes:
+        vet: called with each value before it is set, None for none. It refuses by raising.
     """
+
+    vet: Callable[[object], None] | None = None
 
     def __init__(
         self,
@@ -261,6 +267,8 @@ class Map(MutableMapping[Any, Any]):
                 ENOENT).
         """
         keys, values = self._codecs
+        if self.vet is not None:
+            self.vet(value)
         bpf.map_update(self.fileno(), keys.encode(key), values.encode(value), flags=flags)
 
     def __delitem__(self, key: Any) -> None:
@@ -352,6 +360,9 @@ class Map(MutableMapping[Any, Any]):
         pairs = elements.items() if isinstance(elements, Mapping) else elements
         keys, values = self._codecs
         for part in _parts(pairs):
+            if self.vet is not None:
+                for _, value in part:
+                    self.vet(value)
             encoded = [(keys.encode(key), values.encode(value)) for key, value in part]
             self._update(encoded, flags)
 

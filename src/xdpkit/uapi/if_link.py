@@ -8,6 +8,12 @@ import enum
 IFNAMSIZ = 16
 ALTIFNAMSIZ = 128
 
+IFF_UP = 1 << 0
+
+# include/uapi/linux/if_arp.h
+ARPHRD_ETHER = 1
+ARPHRD_LOOPBACK = 772
+
 
 class RouteMessage(enum.IntEnum):
     """``RTM_*``."""

@@ -298,7 +298,7 @@ def test_a_kconfig_extern_of_gigabytes_is_refused() -> None:
     huge = described.builder.add(types.Array(described.u64, described.u32, 0x1FFFFFFF))
     described.datasec(".kconfig", ("CONFIG_C", huge, 8), linkage=2)
     writer.symbol("CONFIG_C")
-    with pytest.raises(ObjectFormatError, match="CONFIG_C makes the .kconfig map 4294967296 bytes"):
+    with pytest.raises(ObjectFormatError, match=r"CONFIG_C makes the \.kconfig map 4294967296"):
         read(with_btf(writer, described))
 
 

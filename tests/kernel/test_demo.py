@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo, from its beginning to nothing being left of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.process import COMMAND, POWERLESS, shipped, xdpkit_command
+
+Golden = Callable[[str, str], None]
+
+PINS = Path("/sys/fs/bpf/xdpkit")
+
+# What differs from run to run, and from compiler to compiler.
+_VARIABLE = (
+    (r"xdpkit-demo-\d+", "xdpkit-demo-PID"),
+    (r"^\$ cd .*$", "$ cd FOLDER"),
+    (r"^(  firewall  xdp) +\d+", r"\1  INSNS"),
+    (r"^(fw0 +native) +\d+", r"\1  ID"),
+    (r"\bprogram \d+", "program ID"),
+    (r"\blink \d+", "link ID"),
+    (r"\b[0-9a-f]{16}\b", "TAG"),
+    (r"/\d+-\d+/link", "/HOOK/link"),
+    (r"^\[{'passed'.*$", "[…]"),
+    (r"^\[\d+, \d+, \d+, \d+\]$", "[N, N, N, N]"),
+    (r" {2,}", "  "),
+)
+
+
+@pytest.fixture(autouse=True)
+def built() -> None:
+    shipped("demo.o")
+
+
+def leftovers() -> list[str]:
+    """Return the namespaces of demos that have ended."""
+    found = []
+    for name in os.listdir("/run/netns"):
+        match = re.match(r"xdpkit-demo-(\d+)", name)
+        if match and not Path("/proc", match[1]).exists():
+            found.append(name)
+    return found
+
+
+def pins() -> set[str]:
+    return set(os.listdir(PINS)) if PINS.exists() else set()
+
+
+def stable(text: str) -> str:
+    for pattern, replacement in _VARIABLE:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text
+
+
+def test_the_demo_tells_its_story_and_leaves_nothing(golden: Golden) -> None:
+    before = pins()
+    done = xdpkit_command("demo")
+    assert (done.status, done.messages) == (0, "")
+    golden("demo.txt", stable(done.output))
+    assert max(map(len, done.output.splitlines()[:10])) <= 80
+    assert not leftovers()
+    assert pins() == before
+
+
+def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
+    done = xdpkit_command("demo", "-j")
+    assert (done.status, done.messages) == (0, "")
+    assert done.json["ran"] is True
+    steps = {step["title"]: step for step in done.json["steps"]}
+    assert steps["Send it traffic"]["traffic"] == [
+        {"port": 7777, "sent": 20, "received": 0},
+        {"port": 8888, "sent": 20, "received": 20},
+    ]
+    values = {
+        entry["python"]: entry["value"] for entry in steps["Read what it counted"]["commands"]
+    }
+    assert values["sum(hits[xdpkit.XdpAction.DROP])"] == 20
+    (refused,) = steps["Be refused"]["commands"]
+    assert refused["exit_status"] == 5
+    assert refused["output"]["error"]["kind"] == "HookBusy"
+    assert not leftovers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("enters", "line"),
+    [
+        (0, "1. Look into"),
+        (1, "attached firewall"),
+        (2, "port  sent"),
+        (3, ">>> sum"),
+        (4, "(exit status 5"),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, enters: int, line: str) -> None:
+    before = pins()
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--step"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write("\n" * enters)
+        process.stdin.flush()
+        # It cannot come to its end: after this step it waits for one more Enter.
+        assert any(told.startswith(line) for told in process.stdout)
+        process.send_signal(number)
+        messages = process.stderr.read()
+    assert process.returncode == 128 + number
+    assert messages.endswith("xdpkit: interrupted; the demo's namespaces are gone again\n")
+    assert not leftovers()
+    assert pins() == before
+
+
+def test_a_reader_that_goes_away_leaves_nothing_either() -> None:
+    before = pins()
+    process = subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert not leftovers()
+    assert pins() == before
+
+
+def test_without_a_bpffs_the_demo_mounts_one_of_its_own_and_says_so() -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("apt-get install util-linux")
+    hide = (
+        'while umount /sys/fs/bpf 2>/dev/null; do :; done; "$@" && ! grep xdpkit-demo /proc/mounts'
+    )
+    done = xdpkit_command("demo", by=["unshare", "--mount", "sh", "-c", hide, "sh"])
+    assert (done.status, done.messages) == (0, "")
+    assert "No BPF file system is mounted at /sys/fs/bpf" in done.output
+    assert re.search(r"^\$ xdpkit attach .* --pin-root /tmp/xdpkit-demo-", done.output, re.M)
+    assert "That was all" in done.output
+    assert not leftovers()
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="apt-get install util-linux")
+def test_without_privilege_it_shows_the_program_instead() -> None:
+    done = xdpkit_command("demo", by=POWERLESS)
+    assert (done.status, done.messages) == (0, "")
+    assert "1. What needs no privilege" in done.output
+    assert not leftovers()

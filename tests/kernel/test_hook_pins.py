@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where links are pinned, and whose folders are not trusted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import xdpkit
+from tests.kernel.attaching import on_hook, program
+from tests.kernel.net import Veth, namespace, rtnetlink
+from xdpkit.errors import KernelRefused, RequirementUnmet
+from xdpkit.hook import Owner, detach
+from xdpkit.hook.pins import Pins
+from xdpkit.syscalls.netns import path_of
+
+
+def attach_pinned(veth: Veth, pin_root: str) -> str:
+    with xdpkit.attach(
+        veth.name, program(), netns=veth.netns, pin=True, pin_root=pin_root
+    ) as attached:
+        assert attached.pinned is not None
+        return attached.pinned
+
+
+def test_the_folder_is_roots_alone_and_names_the_hook(veth: Veth, pin_root: str) -> None:
+    path = attach_pinned(veth, pin_root)
+
+    status = os.stat(f"{pin_root}/xdpkit")
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o700, 0)
+    interface = veth.interface
+    hook = f"{interface.netns_cookie}-{interface.index}"
+    assert path == f"{pin_root}/xdpkit/{hook}/link"
+    assert os.path.exists(path)
+
+
+def make_world_writable(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def make_somebodys(folder: Path) -> None:
+    folder.mkdir(0o700)
+    os.chown(folder, 65534, 65534)
+
+
+def make_symlink(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.mkdir(0o700)
+    folder.symlink_to(elsewhere)
+
+
+def make_pin(folder: Path) -> None:
+    with xdpkit.load(program()) as loaded:
+        loaded.pin(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("squat", "reason"),
+    [
+        (make_world_writable, r"others may use it \(mode 0777, not 0700\)"),
+        (make_somebodys, "user 65534 owns it"),
+        (make_symlink, "it is not a folder"),
+        (make_pin, "it is not a folder"),
+    ],
+)
+def test_a_folder_that_somebody_else_made_is_refused_and_left_alone(
+    veth: Veth, pin_root: str, squat: Callable[[Path], None], reason: str
+) -> None:
+    folder = Path(pin_root, "xdpkit")
+    squat(folder)
+    before = os.lstat(folder)
+
+    with pytest.raises(RequirementUnmet, match=f"was not made by xdpkit: {reason}"):
+        attach_pinned(veth, pin_root)
+    with pytest.raises(RequirementUnmet, match=f"was not made by xdpkit: {reason}"):
+        detach(veth.name, netns=veth.netns, pin_root=pin_root)
+
+    assert on_hook(veth) is None
+    after = os.lstat(folder)
+    assert (after.st_mode, after.st_uid, after.st_ino) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_ino,
+    )
+
+
+def test_pins_in_a_folder_that_is_not_trusted_do_not_make_a_program_ours(
+    veth: Veth, pin_root: str
+) -> None:
+    attach_pinned(veth, pin_root)
+    os.chmod(f"{pin_root}/xdpkit", 0o777)
+
+    found = on_hook(veth, pin_root)
+
+    assert found is not None
+    assert (found.owner, found.pinned) == (Owner.UNKNOWN, None)
+    assert found.note is not None
+    assert "was not made by xdpkit" in found.note
+
+
+def test_a_pin_root_that_is_no_bpffs_is_refused_with_the_remedy(veth: Veth, tmp_path: Path) -> None:
+    with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+        attach_pinned(veth, str(tmp_path))
+
+    assert caught.value.remedy == f"mount -t bpf bpf {tmp_path}"
+    assert on_hook(veth) is None
+
+
+def test_a_pin_root_that_is_not_there_is_refused(veth: Veth, tmp_path: Path) -> None:
+    with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+        attach_pinned(veth, str(tmp_path / "missing"))
+
+    assert caught.value.remedy is None
+
+
+def test_a_link_that_moved_away_with_its_interface_is_not_overwritten(
+    veth: Veth, pin_root: str
+) -> None:
+    path = attach_pinned(veth, pin_root)
+    index = veth.interface.index
+    with namespace() as elsewhere:
+        with rtnetlink(veth.netns) as connection, open(path_of(elsewhere), "rb") as target:
+            connection.link("set", ifname=veth.name, net_ns_fd=target.fileno())
+            connection.link(
+                "add", ifname="newcomer", index=index, kind="veth", peer={"ifname": "other"}
+            )
+        newcomer = Veth("newcomer", veth.netns, "other", veth.netns)
+        moved = Veth(veth.name, elsewhere, veth.peer, veth.netns)
+
+        with pytest.raises(KernelRefused, match="has moved to another network namespace") as caught:
+            attach_pinned(newcomer, pin_root)
+
+        assert on_hook(newcomer, pin_root) is None
+        assert on_hook(moved, pin_root) is not None
+        assert caught.value.remedy == f"detach that one: bpftool link detach pinned {path}"
+
+
+def test_an_empty_folder_that_a_crash_left_goes_with_the_next_change(
+    veth: Veth, pin_root: str
+) -> None:
+    attach_pinned(veth, pin_root)
+    left = Path(pin_root, "xdpkit", "123-45")
+    left.mkdir(0o700)
+
+    detach(veth.name, netns=veth.netns, pin_root=pin_root)
+
+    assert not left.exists()
+
+
+def test_what_is_not_a_hooks_folder_is_left_alone(veth: Veth, pin_root: str) -> None:
+    attach_pinned(veth, pin_root)
+    other = Path(pin_root, "xdpkit", "records")
+    other.mkdir(0o700)
+
+    detach(veth.name, netns=veth.netns, pin_root=pin_root)
+
+    assert other.is_dir()
+
+
+def test_changes_wait_for_each_other(pin_root: str) -> None:
+    pins = Pins(pin_root)
+    with pins.locked("test", create=True):
+        folder = os.open(pins.folder, os.O_RDONLY)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(folder)
+    with pins.locked("test", create=False) as present:
+        assert present

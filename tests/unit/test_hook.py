@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's values: modes, causes of refusals, and how what is attached is told."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from xdpkit.errors import UsageError
+from xdpkit.hook import AttachedProgram, HookStatus, MapSummary, Mode, Owner, ProgramSummary, Via
+from xdpkit.hook.refusals import REFUSALS, explain
+from xdpkit.hook.state import removal
+from xdpkit.interfaces import Interface, XdpIds
+from xdpkit.uapi.bpf import ProgType
+from xdpkit.uapi.if_link import XdpFlags
+
+
+def interface(*, driver: str | None = "veth", netns: str | None = None) -> Interface:
+    return Interface(
+        index=4,
+        name="eth0",
+        netns=netns,
+        netns_cookie=1,
+        driver=driver,
+        kind=None,
+        mtu=1500,
+        rx_queues=1,
+        tx_queues=1,
+        xdp=XdpIds(native=7),
+    )
+
+
+def attached(
+    *,
+    mode: Mode = Mode.NATIVE,
+    via: Via | None = Via.LINK,
+    link_id: int | None = 3,
+    owner: Owner = Owner.UNKNOWN,
+    pinned: str | None = None,
+) -> AttachedProgram:
+    program = ProgramSummary(
+        id=7,
+        name="xdp_pass",
+        tag="3b185187f1855c4c",
+        type=ProgType.XDP,
+        jited=True,
+        loaded_at=datetime(2024, 5, 1, 12, tzinfo=UTC),
+        maps=(MapSummary(9, "hits"),),
+    )
+    return AttachedProgram(mode, program, via, link_id, owner, pinned, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("native", Mode.NATIVE),
+        ("generic", Mode.GENERIC),
+        ("skb", Mode.GENERIC),
+        ("Offload", Mode.OFFLOAD),
+    ],
+)
+def test_modes_are_parsed_by_name_and_skb_means_generic(text: str, mode: Mode) -> None:
+    assert Mode.parse(text) is mode
+
+
+def test_an_unknown_mode_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match=r"native, generic, offload \(or skb, for generic\)"):
+        Mode.parse("fast")
+
+
+def test_each_mode_has_a_flag_of_its_own() -> None:
+    flags = [mode.flag for mode in Mode]
+
+    assert flags == [XdpFlags.DRV_MODE, XdpFlags.SKB_MODE, XdpFlags.HW_MODE]
+
+
+def test_a_drivers_own_cause_comes_before_what_holds_for_all() -> None:
+    cause, _ = explain(errno.ENOMEM, interface(driver="ice"), Mode.NATIVE)
+    of_any, _ = explain(errno.ENOMEM, interface(driver="mlx5_core"), Mode.NATIVE)
+
+    assert cause == "memory ran out, or driver ice has too few TX queues to give XDP its own"
+    assert of_any == "memory ran out"
+
+
+def test_a_driver_without_native_xdp_is_told_with_the_mode_that_works() -> None:
+    cause, remedy = explain(errno.EOPNOTSUPP, interface(driver=None), Mode.NATIVE)
+
+    assert cause is not None
+    assert cause.startswith("its driver has no native XDP")
+    assert remedy is not None
+    assert "--mode generic" in remedy
+
+
+def test_a_cause_of_one_mode_is_none_of_another() -> None:
+    assert explain(errno.ERANGE, interface(), Mode.NATIVE) != (None, None)
+    assert explain(errno.ERANGE, interface(), Mode.GENERIC) == (None, None)
+    assert explain(errno.ERANGE, interface(driver="mlx5_core"), Mode.NATIVE) == (None, None)
+
+
+def test_each_cause_can_be_reached_and_leaves_no_placeholder() -> None:
+    reached = {
+        explain(refusal.errno, interface(driver=refusal.driver), mode)[0]
+        for refusal in REFUSALS
+        for mode in Mode
+    }
+
+    assert len(reached) == len(REFUSALS) + 1  # and None
+    assert not any("{" in cause for cause in reached if cause)
+
+
+def test_what_is_attached_is_told_with_all_that_is_known_of_it() -> None:
+    assert attached().describe() == (
+        "program 7 (xdp_pass, tag 3b185187f1855c4c) in native mode, by link 3"
+    )
+    assert (
+        attached(owner=Owner.XDPKIT, pinned="/p/link")
+        .describe()
+        .endswith("by link 3, pinned at /p/link")
+    )
+    assert attached(via=Via.NETLINK, link_id=None).describe().endswith("native mode, by netlink")
+    assert attached(owner=Owner.LIBXDP).describe().endswith("by link 3, libxdp's dispatcher")
+
+
+def test_a_program_that_could_not_be_looked_up_is_told_by_its_id() -> None:
+    unknown = AttachedProgram(
+        Mode.GENERIC, ProgramSummary(7), None, None, Owner.UNKNOWN, None, "not allowed"
+    )
+
+    assert unknown.describe() == "program 7 in generic mode"
+
+
+@pytest.mark.parametrize(
+    ("found", "command"),
+    [
+        (attached(owner=Owner.XDPKIT), "xdpkit detach eth0"),
+        (attached(owner=Owner.LIBXDP), "xdp-loader unload eth0 --all"),
+        (attached(), "bpftool link detach id 3"),
+        (attached(via=Via.NETLINK, link_id=None), "ip link set dev eth0 xdpdrv off"),
+        (
+            attached(via=Via.NETLINK, link_id=None, mode=Mode.GENERIC),
+            "ip link set dev eth0 xdpgeneric off",
+        ),
+        (attached(via=None, link_id=None), None),
+    ],
+)
+def test_who_holds_a_program_decides_how_it_is_removed(
+    found: AttachedProgram, command: str | None
+) -> None:
+    assert removal(found, interface()) == command
+
+
+def test_the_command_that_removes_a_program_goes_into_its_namespace() -> None:
+    by_netlink = attached(via=Via.NETLINK, link_id=None)
+
+    assert removal(attached(owner=Owner.XDPKIT), interface(netns="blue")) == (
+        "xdpkit detach -n blue eth0"
+    )
+    assert removal(by_netlink, interface(netns="blue")) == (
+        "nsenter --net=/run/netns/blue ip link set dev eth0 xdpdrv off"
+    )
+    assert removal(by_netlink, interface(netns="/a b/ns")) == (
+        "nsenter --net='/a b/ns' ip link set dev eth0 xdpdrv off"
+    )
+
+
+def test_the_status_is_plain_data_for_json() -> None:
+    status = HookStatus(interface(netns="blue"), (attached(owner=Owner.XDPKIT, pinned="/p/link"),))
+
+    assert status.to_dict() == {
+        "interface": "eth0",
+        "ifindex": 4,
+        "netns": "blue",
+        "attached": [
+            {
+                "mode": "native",
+                "prog": {
+                    "id": 7,
+                    "name": "xdp_pass",
+                    "tag": "3b185187f1855c4c",
+                    "type": "xdp",
+                    "jited": True,
+                    "loaded_at": "2024-05-01T12:00:00+00:00",
+                    "maps": [{"id": 9, "name": "hits"}],
+                },
+                "via": "link",
+                "link": {"id": 3},
+                "owner": "xdpkit",
+                "pinned": "/p/link",
+                "note": None,
+            }
+        ],
+    }
+
+
+def test_looking_at_hooks_imports_neither_the_loader_nor_its_dependencies() -> None:
+    script = "import sys, xdpkit.hook; print(*sys.modules)"
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    loaded = set(result.stdout.split())
+    assert "xdpkit.hook" in loaded
+    assert not loaded & {"pyroute2", "rich", "elftools", "click", "xdpkit.kernel", "xdpkit.obj"}
