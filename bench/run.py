@@ -17,9 +17,11 @@ def main() -> None:
     status.main()
     print()
 
-    from bench import load
+    from bench import analysis, load
 
     load.main()
+    print()
+    analysis.main()
 
 
 if __name__ == "__main__":
