@@ -89,24 +89,29 @@ class Body:
 class Graph:
     """The control flow of a linked program.
 
+    Args:
+        instructions: the program.
+        entries: where functions begin, beside those that are called or whose address is taken.
+
     Raises:
         ObjectFormatError: there are no instructions, a jump or call leads out of the program or
-            into the middle of an instruction, or control runs off its end.
+            into the middle of an instruction, no instruction is where a function begins, or control
+            runs off the end.
     """
 
-    def __init__(self, instructions: Sequence[Instruction]) -> None:
+    def __init__(self, instructions: Sequence[Instruction], entries: Iterable[int] = ()) -> None:
         if not instructions:
             raise ObjectFormatError("the program has no instructions", offset=0)
         steps = [_step(slot, instruction) for slot, instruction in iter_slots(instructions)]
         self.size = steps[-1].slot + steps[-1].instruction.slots
         """Number of slots."""
-        self.entries = {0}
-        """Slots of the functions that are called, or whose address is taken."""
+        self.entries = {0, *entries}
+        """Slots where functions begin."""
         for step in steps:
             target = step.instruction.target(step.slot)
             if target is not None and step.kind in (Kind.CALL, Kind.CONSTANT):
                 self.entries.add(target)
-        self.blocks = _blocks(steps, self.size)
+        self.blocks = _blocks(steps, self.size, self.entries)
         self._bodies: dict[int, Body] = {}
         self._entering: set[int] = set()
 
@@ -212,10 +217,12 @@ def _step(slot: int, instruction: Instruction) -> Step:
     return Step(slot, instruction, form.kind, uses, defines)
 
 
-def _blocks(steps: list[Step], size: int) -> dict[int, Block]:
+def _blocks(steps: list[Step], size: int, entries: Iterable[int]) -> dict[int, Block]:
     starts = {step.slot for step in steps}
     targets: dict[int, int] = {}
-    leaders = {0}
+    leaders = set(entries)
+    for entry in leaders - starts:
+        raise ObjectFormatError(f"a function begins at slot {entry}, where no instruction is")
     for step in steps:
         target = step.instruction.target(step.slot)
         if target is not None:

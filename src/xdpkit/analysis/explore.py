@@ -111,7 +111,7 @@ class Explorer:
         Raises:
             ObjectFormatError: control runs off the end of the program.
         """
-        state = State([UNSET] * REGISTERS, (Frame(0),))
+        state = State([UNSET] * REGISTERS, (Frame(0, self.subject.byteorder),))
         state.regs[Register.R1] = pointer(CONTEXT)
         state.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=0))
         try:
@@ -286,7 +286,7 @@ class Explorer:
         sees_stack = any(is_on_stack(value) for value in regs)
         frames = state.copy().frames if sees_stack else []
         depth = len(frames)
-        inner = State(regs, [*frames, Frame(entry)])
+        inner = State(regs, [*frames, Frame(entry, self.subject.byteorder)])
         inner.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=depth))
         key: object = (entry, inner.key(ALL_REGISTERS))
         if key not in self._known and self._contexts[entry] >= _MAX_CONTEXTS:
@@ -306,7 +306,7 @@ class Explorer:
         """Follow a function once for all contexts."""
         key = (entry, None)
         if key not in self._known:
-            inner = State([HAVOC] * REGISTERS, (Frame(entry),))
+            inner = State([HAVOC] * REGISTERS, (Frame(entry, self.subject.byteorder),))
             inner.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=0))
             self._known[key] = self._run(entry, inner)
         if sees_stack:
@@ -355,7 +355,7 @@ class Explorer:
             self.recorder.bodies.add(entry)
             self.recorder.blocks.add(block.start)
             self._chain = [entry]
-            state = State([HAVOC] * REGISTERS, (Frame(entry),))
+            state = State([HAVOC] * REGISTERS, (Frame(entry, self.subject.byteorder),))
             state.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=0))
             activation = Activation(entry, is_main=False)
             for step in block.steps:

@@ -136,10 +136,7 @@ class Machine:
         if value.pointers:
             return _address(slot, width)
         scalar = value.scalar or TOP
-        if bits:
-            changed = sign_extend(scalar, bits, width=width)
-        else:
-            changed = truncate(scalar, 32)
+        changed = sign_extend(scalar, bits, width=width) if bits else truncate(scalar, 32)
         return value if changed is scalar else Value(changed)
 
     def _byte_order(self, value: Value, instruction: Instruction, width: Width, slot: int) -> Value:
@@ -290,9 +287,9 @@ class Machine:
         if not places:
             cause = Cause(CauseKind.STACK, "", slot)
             return Value(unknown(size * 8, cause), HAVOC.pointers if frame.lost else ())
-        result = frame.load(places[0], size, slot, self._byteorder)
+        result = frame.load(places[0], size, slot)
         for place in places[1:]:
-            other = frame.load(place, size, slot, self._byteorder)
+            other = frame.load(place, size, slot)
             result = join_values(result, other)._replace(id=0)
         return result
 
@@ -334,7 +331,7 @@ class Machine:
                 self.recorder.stack(frame, min(places, default=-MAX_BPF_STACK))
                 if len(places) == 1 and len(base.pointers) == 1 and base.scalar is None:
                     cut = _cut(value, size, slot)
-                    frame.store(places[0], size, cut, slot, self._byteorder)
+                    frame.store(places[0], size, cut)
                     continue
                 for place in places:
                     frame.forget(place, place + size, is_overwritten=False)

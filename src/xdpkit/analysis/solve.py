@@ -36,7 +36,7 @@ class _Solver:
         self._subject = subject
         # Callees before callers, so that most is known the first time round.
         self._members = list(_members(subject))
-        self._graphs = {id(member): Graph(member.instructions) for member in self._members}
+        self._graphs = {id(member): _graph(member) for member in self._members}
         self._leaves: dict[int, Leaf] = {}
 
     def solve(self) -> Analysis:
@@ -72,6 +72,13 @@ class _Solver:
         leaf = Leaf(returned, throws)
         self._leaves[id(member)] = leaf
         return leaf != known
+
+
+def _graph(subject: Subject) -> Graph:
+    entries = {function.slot for function in subject.functions}
+    if subject.exception_callback is not None:
+        entries.add(subject.exception_callback)
+    return Graph(subject.instructions, entries)
 
 
 def _members(subject: Subject) -> Iterator[Subject]:

@@ -19,9 +19,9 @@ from xdpkit.analysis.values import (
     CauseKind,
     Scalar,
     arithmetic,
+    bits_of,
     constant,
     join,
-    truncate,
     unknown,
     widen,
 )
@@ -173,22 +173,24 @@ class Frame:
 
     Attributes:
         owner: first slot of the function.
+        byteorder: of the machine, "little" or "big".
         cells: size in bytes and value by offset; cells do not overlap. Where there is none,
             nothing is known.
         escaped: somebody unknown can write from this offset on, at any time; 0: nobody.
         lost: a pointer into the stack may still be somewhere where no cell is.
     """
 
-    __slots__ = ("cells", "escaped", "lost", "owner")
+    __slots__ = ("byteorder", "cells", "escaped", "lost", "owner")
 
-    def __init__(self, owner: int) -> None:
+    def __init__(self, owner: int, byteorder: str) -> None:
         self.owner = owner
+        self.byteorder = byteorder
         self.cells: dict[int, tuple[int, Value]] = {}
         self.escaped = 0
         self.lost = False
 
     def copy(self) -> Frame:
-        other = Frame(self.owner)
+        other = Frame(self.owner, self.byteorder)
         other.cells = self.cells.copy()
         other.escaped = self.escaped
         other.lost = self.lost
@@ -198,10 +200,10 @@ class Frame:
         """Forget what is stored from ``offset`` to before ``end``.
 
         Args:
-            offset, end: the part of the frame.
+            offset, end: the part of the frame; of numbers that are partly in it the rest is kept.
             is_overwritten: whether it is gone for sure; else it may still be there.
         """
-        if end - offset > 64:
+        if end - offset > len(self.cells):
             overlapping = [at for at, (size, _) in self.cells.items() if offset - size < at < end]
         else:
             overlapping = [
@@ -210,55 +212,47 @@ class Frame:
                 if at in self.cells and at + self.cells[at][0] > offset
             ]
         for at in overlapping:
-            self.drop(at, is_overwritten=is_overwritten)
+            cell = self.drop(at, is_overwritten=is_overwritten)
+            for start, stop in ((at, offset), (end, at + cell[0])):
+                piece = self._piece(cell, start - at, stop - start) if start < stop else None
+                if piece is not None:
+                    self.cells[start] = (stop - start, Value(piece))
 
-    def drop(self, offset: int, *, is_overwritten: bool = False) -> None:
-        """Forget one cell."""
-        _, value = self.cells.pop(offset)
-        self.lost |= not is_overwritten and is_on_stack(value)
+    def drop(self, offset: int, *, is_overwritten: bool = False) -> tuple[int, Value]:
+        """Forget one cell, and return it."""
+        cell = self.cells.pop(offset)
+        self.lost |= not is_overwritten and is_on_stack(cell[1])
+        return cell
 
     def escape(self, offset: int) -> None:
         """Let somebody unknown write from ``offset`` on, from now on."""
         self.escaped = min(self.escaped, offset)
         self.forget(offset, 0, is_overwritten=False)
 
-    def store(self, offset: int, size: int, value: Value, slot: int, byteorder: str) -> None:
-        """Write a number or pointer of so many bytes; what it covers in part is split."""
+    def store(self, offset: int, size: int, value: Value) -> None:
+        """Write a number or pointer of so many bytes."""
         present = self.cells.get(offset)
         if present is None or present[0] != size:
-            self._make_room(offset, size, slot, byteorder)
+            self.forget(offset, offset + size, is_overwritten=True)
         if offset + size > self.escaped < 0:
             self.cells.pop(offset, None)
             self.lost |= is_on_stack(value)
             return
         self.cells[offset] = (size, value)
 
-    def load(self, offset: int, size: int, slot: int, byteorder: str) -> Value:
-        """Read a number or pointer of so many bytes."""
+    def load(self, offset: int, size: int, slot: int) -> Value:
+        """Read a number or pointer of so many bytes, by the instruction at ``slot``."""
         present = self.cells.get(offset)
         if present is not None and present[0] == size:
             return present[1]
         if offset + size <= self.escaped or not self.escaped:
-            scalar = self._pieced(offset, size, slot, byteorder)
+            scalar = self._pieced(offset, size, slot)
             if scalar is not None:
                 return Value(scalar)
         nothing_known = unknown(size * 8, Cause(CauseKind.STACK, "", slot))
         return Value(nothing_known, HAVOC.pointers if size == 8 and self.lost else ())
 
-    def _make_room(self, offset: int, size: int, slot: int, byteorder: str) -> None:
-        end = offset + size
-        for at in range(offset - 7, end):
-            present = self.cells.get(at)
-            if present is None or at + present[0] <= offset:
-                continue
-            del self.cells[at]
-            for start, stop in ((at, offset), (end, at + present[0])):
-                if start < stop:
-                    piece = _piece(present, start - at, stop - start, slot, byteorder)
-                    if piece is not None:
-                        self.cells[start] = (stop - start, Value(piece))
-
-    def _pieced(self, offset: int, size: int, slot: int, byteorder: str) -> Scalar | None:
+    def _pieced(self, offset: int, size: int, slot: int) -> Scalar | None:
         """Return what several cells, or a part of one, make up."""
         result: Scalar | None = None
         at, end = offset, offset + size
@@ -268,14 +262,22 @@ class Frame:
                 return None
             cell = self.cells[start]
             length = min(start + cell[0], end) - at
-            piece = _piece(cell, at - start, length, slot, byteorder)
-            if piece is None:
-                return None
-            shift = (at - offset) if byteorder == "little" else (end - at - length)
+            piece = self._piece(cell, at - start, length)
+            if piece is None or length == size:
+                return piece
+            shift = (at - offset) if self.byteorder == "little" else (end - at - length)
             piece = arithmetic(AluOp.LSH, piece, constant(shift * 8, slot), slot)
             result = piece if result is None else arithmetic(AluOp.OR, result, piece, slot)
             at += length
         return result
+
+    def _piece(self, cell: tuple[int, Value], skip: int, length: int) -> Scalar | None:
+        """Return some bytes of a cell, None if it can be a pointer."""
+        size, value = cell
+        if value.scalar is None or value.pointers:
+            return None
+        shift = skip if self.byteorder == "little" else size - skip - length
+        return bits_of(value.scalar, shift * 8, length * 8)
 
     def key(self) -> object:
         return (
@@ -284,17 +286,6 @@ class Frame:
             self.lost,
             tuple((at, size, value_key(value)) for at, (size, value) in sorted(self.cells.items())),
         )
-
-
-def _piece(
-    cell: tuple[int, Value], skip: int, length: int, slot: int, byteorder: str
-) -> Scalar | None:
-    size, value = cell
-    if value.scalar is None or value.pointers:
-        return None
-    shift = skip if byteorder == "little" else size - skip - length
-    shifted = arithmetic(AluOp.RSH, value.scalar, constant(shift * 8, slot), slot)
-    return truncate(shifted, length * 8)
 
 
 class State:

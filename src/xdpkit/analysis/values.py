@@ -358,15 +358,20 @@ def _wrapped(lo: int, hi: int, mask: int) -> tuple[int, int] | None:
 
 def truncate(number: Scalar, bits: int) -> Scalar:
     """Return the lower bits, zero-extended; ``number`` itself if that changes nothing."""
+    return number if number.hi < 1 << bits else bits_of(number, 0, bits)
+
+
+def bits_of(number: Scalar, shift: int, bits: int) -> Scalar:
+    """Return some of the bits, moved down by ``shift`` and zero-extended."""
+    if number.values is None:
+        moved = [_cut((lo >> shift, hi >> shift), bits) for lo, hi in number.pieces]
+        return of_pieces(moved, number.causes)
     mask = (1 << bits) - 1
-    if number.hi <= mask:
-        return number
-    if number.values is not None:
-        cut: dict[int, tuple[int, ...]] = {}
-        for value, origins in number.values.items():
-            cut[value & mask] = _merged(cut.get(value & mask, ()), origins)
-        return of_values(cut, number.causes)
-    return of_pieces([_cut(piece, bits) for piece in number.pieces], number.causes)
+    cut: dict[int, tuple[int, ...]] = {}
+    for value, origins in number.values.items():
+        part = value >> shift & mask
+        cut[part] = _merged(cut.get(part, ()), origins)
+    return of_values(cut, number.causes)
 
 
 def _cut(piece: Piece, bits: int) -> Piece:
