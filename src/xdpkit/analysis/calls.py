@@ -14,7 +14,6 @@ from xdpkit.analysis.effects import HELPER_EFFECTS, KFUNC_EFFECTS, Effect, Resul
 from xdpkit.analysis.machine import forget_everything, stack_places
 from xdpkit.analysis.state import (
     ANY_VALUE,
-    ANYWHERE,
     HAVOC,
     KERNEL,
     UNSET,
@@ -72,9 +71,7 @@ class TooComplex(Exception):
 class Enter(Protocol):
     """Follow a function of the program."""
 
-    def __call__(
-        self, entry: int, state: State, arguments: Sequence[Value], slot: int
-    ) -> Value | None:
+    def __call__(self, entry: int, state: State, arguments: Sequence[Value]) -> Value | None:
         """Change the state's frames as the function does; return what it returns.
 
         None if it does not return.
@@ -143,31 +140,27 @@ class Calls:
         if effect.writes_packet:
             recorder.touched_packet(True, slot)
         for argument in arguments[: effect.arguments]:
-            for region, distance in argument.pointers:
-                if region.kind is RegionKind.STACK:
-                    places = stack_places(distance, 0)
-                    frame = state.frames[region.number]
-                    recorder.stack(frame, min(places, default=-MAX_BPF_STACK))
-                elif region.kind in (RegionKind.PACKET, RegionKind.METADATA):
-                    recorder.access(Value(None, ((region, distance),)), 0, 1, False, slot)
+            recorder.handed_over(argument, False, slot)
+            for number, distance in state.places_on_stack(argument):
+                places = stack_places(distance, 0)
+                recorder.stack(state.frames[number], min(places, default=-MAX_BPF_STACK))
         for write in effect.writes:
-            self._overwrite(state, write, arguments, slot)
+            recorder.handed_over(arguments[write.argument - 1], True, slot)
+            self._overwrite(state, write, arguments)
 
-    def _overwrite(self, state: State, write: Write, arguments: Sequence[Value], slot: int) -> None:
+    def _overwrite(self, state: State, write: Write, arguments: Sequence[Value]) -> None:
         size = self._size(write, arguments)
         target = arguments[write.argument - 1]
-        self._recorder.access(target, 0, 1, True, slot)
-        for region, distance in target.pointers:
-            if region == ANYWHERE:
-                forget_everything(state)
-            elif region.kind is RegionKind.STACK:
-                places = stack_places(distance, 0)
-                frame = state.frame(region.number)
-                is_sure = len(places) == 1 and len(target.pointers) == 1
-                for place in places:
-                    frame.forget(place, min(place + size, 0), is_overwritten=is_sure)
-                if not places:
-                    frame.forget(-MAX_BPF_STACK, 0, is_overwritten=False)
+        if target.may_be_anywhere:
+            forget_everything(state)
+        for number, distance in state.places_on_stack(target):
+            places = stack_places(distance, 0)
+            frame = state.frame(number)
+            is_sure = len(places) == 1 and len(target.pointers) == 1
+            for place in places:
+                frame.forget(place, min(place + size, 0), is_overwritten=is_sure)
+            if not places:
+                frame.forget(-MAX_BPF_STACK, 0, is_overwritten=False)
 
     def _size(self, write: Write, arguments: Sequence[Value]) -> int:
         """Return how many bytes are written at most."""
@@ -184,18 +177,16 @@ class Calls:
     def _give_away(self, state: State, arguments: Sequence[Value], slot: int) -> None:
         """Pass arguments to a function of which nothing is known."""
         for argument in arguments:
-            self._recorder.access(argument, 0, 1, False, slot)
-            self._recorder.access(argument, 0, 1, True, slot)
-            for region, distance in argument.pointers:
-                if region == ANYWHERE:
-                    state.escape_all()
-                elif region.kind is RegionKind.STACK:
-                    places = stack_places(distance, 0)
-                    lowest = min(places, default=-MAX_BPF_STACK)
-                    self._recorder.stack(state.frames[region.number], lowest)
-                    state.frame(region.number).escape(lowest)
-                elif region.kind is RegionKind.FUNCTION:
-                    self._repeat(state, (region.number,), [HAVOC] * 5, slot)
+            self._recorder.handed_over(argument, False, slot)
+            self._recorder.handed_over(argument, True, slot)
+            if argument.may_be_anywhere:
+                state.escape_all()
+            for number, distance in state.places_on_stack(argument):
+                lowest = min(stack_places(distance, 0), default=-MAX_BPF_STACK)
+                self._recorder.stack(state.frames[number], lowest)
+                state.frame(number).escape(lowest)
+        for entry in _functions(arguments):
+            self._repeat(state, (entry,), [HAVOC] * 5, slot)
 
     def _call_back(
         self,
@@ -206,12 +197,10 @@ class Calls:
         slot: int,
     ) -> None:
         function = arguments[effect.callback - 1]
-        functions = [
-            region.number for region, _ in function.pointers if region.kind is RegionKind.FUNCTION
-        ]
+        functions = _functions((function,))
         if not functions or len(functions) != len(function.pointers):
             raise TooComplex("which function is called back is not known")
-        value = self._map_value(arguments[0], slot)
+        value = self._map_value(arguments[0])
         if number == _LOOP:
             index = Value(unknown(32, Cause(CauseKind.HELPER, helper_name(number), slot)))
             passed = [index, arguments[2]]
@@ -224,7 +213,7 @@ class Calls:
         if effect.callback_later:
             for entry in functions:
                 self._recorder.callbacks[entry].add(slot)
-                self._enter(entry, State([UNSET] * 11, ()), _without_stack(passed), slot)
+                self._enter(entry, State([UNSET] * 11, ()), _without_stack(passed))
         else:
             self._repeat(state, functions, passed, slot)
 
@@ -238,11 +227,11 @@ class Calls:
             for entry in functions:
                 self._recorder.callbacks[entry].add(slot)
                 after = state.copy()
-                if self._enter(entry, after, arguments, slot) is not None:
+                if self._enter(entry, after, arguments) is not None:
                     changed |= state.join(after, widening=rounds > _WIDEN_AFTER)
             rounds += 1
 
-    def _map_value(self, first: Value, slot: int) -> Value:
+    def _map_value(self, first: Value) -> Value:
         names = map_names(first) or {""}
         return Value(
             None,
@@ -269,7 +258,7 @@ class Calls:
             inner = Region(RegionKind.MAP, f"{names[0]}[]")
             return pointer(inner, nullable_at=slot)
         null = pointer(KERNEL, nullable_at=slot).scalar
-        return Value(null, self._map_value(maps, slot).pointers)
+        return Value(null, self._map_value(maps).pointers)
 
     def _redirect(self, number: int, arguments: Sequence[Value], slot: int) -> Value | None:
         """Return the actions that a redirect helper returns, None for other helpers."""
@@ -374,6 +363,16 @@ def _brought_in(returned: Scalar, cause: Cause) -> Scalar:
     return returned._replace(
         values=dict.fromkeys(returned.values, (cause.slot,)), causes=frozenset()
     )
+
+
+def _functions(values: Iterable[Value]) -> list[int]:
+    """Return the functions whose addresses are among some values."""
+    return [
+        region.number
+        for value in values
+        for region, _ in value.pointers
+        if region.kind is RegionKind.FUNCTION
+    ]
 
 
 def _without_stack(arguments: Iterable[Value]) -> list[Value]:

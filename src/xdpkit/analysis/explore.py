@@ -254,9 +254,8 @@ class Explorer:
     def _call_subprogram(self, step: Step, state: State, activation: Activation) -> bool:
         entry = step.instruction.target(step.slot)
         assert entry is not None
-        self.recorder.calls[activation.entry].add(entry)
         arguments = state.regs[1:6]
-        result = self._enter(entry, state, arguments, step.slot)
+        result = self._enter(entry, state, arguments)
         if self.subject.is_foreign and self.subject.is_replaceable(entry):
             if any(is_on_stack(argument) for argument in arguments):
                 forget_everything(state)
@@ -269,9 +268,7 @@ class Explorer:
             state.regs[register] = UNSET
         return True
 
-    def _enter(
-        self, entry: int, state: State, arguments: Sequence[Value], slot: int
-    ) -> Value | None:
+    def _enter(self, entry: int, state: State, arguments: Sequence[Value]) -> Value | None:
         """Follow a function of the program; see :class:`xdpkit.analysis.calls.Enter`."""
         if self._chain:
             self.recorder.calls[self._chain[-1]].add(entry)
@@ -337,7 +334,7 @@ class Explorer:
             self.recorder.returns(thrown, slot)
             return
         self.recorder.callbacks[callback].add(slot)
-        result = self._enter(callback, State([UNSET] * REGISTERS, ()), [thrown], slot)
+        result = self._enter(callback, State([UNSET] * REGISTERS, ()), [thrown])
         if result is not None:
             self.recorder.returns(result, slot)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from xdpkit.analysis.refine import refine
 from xdpkit.analysis.state import (
-    ANYWHERE,
     FIRST_VALUE,
     HAVOC,
     KERNEL,
@@ -20,6 +19,7 @@ from xdpkit.analysis.state import (
     RegionKind,
     State,
     Value,
+    is_on_stack,
     join_values,
     moved,
     pointer,
@@ -322,21 +322,19 @@ class Machine:
         self, state: State, base: Value, offset: int, size: int, value: Value, slot: int
     ) -> None:
         self.recorder.access(base, offset, size, True, slot)
-        for region, distance in base.pointers:
-            if region == ANYWHERE:
-                forget_everything(state)
-            elif region.kind is RegionKind.STACK and region.number < len(state.frames):
-                places = stack_places(distance, offset)
-                frame = state.frame(region.number)
-                self.recorder.stack(frame, min(places, default=-MAX_BPF_STACK))
-                if len(places) == 1 and len(base.pointers) == 1 and base.scalar is None:
-                    cut = _cut(value, size, slot)
-                    frame.store(places[0], size, cut)
-                    continue
-                for place in places:
-                    frame.forget(place, place + size, is_overwritten=False)
-                if not places:
-                    frame.forget(-MAX_BPF_STACK, 0, is_overwritten=False)
+        if base.may_be_anywhere:
+            forget_everything(state)
+        for number, distance in state.places_on_stack(base):
+            places = stack_places(distance, offset)
+            frame = state.frame(number)
+            self.recorder.stack(frame, min(places, default=-MAX_BPF_STACK))
+            if len(places) == 1 and len(base.pointers) == 1 and base.scalar is None:
+                frame.store(places[0], size, _cut(value, size, slot))
+                continue
+            for place in places:
+                frame.forget(place, place + size, is_overwritten=False)
+            if not places:
+                frame.forget(-MAX_BPF_STACK, 0, is_overwritten=False)
 
     def branch(self, state: State, instruction: Instruction, *, taken: bool, slot: int) -> bool:
         """Take note of what an edge tells; return whether it can be taken at all."""
@@ -401,20 +399,28 @@ def _address(slot: int, width: Width) -> Value:
 
 
 def _with_pointers(op: int, left: Value, right: Value, width: Width, slot: int) -> Value:
-    if any(region == ANYWHERE for value in (left, right) for region, _ in value.pointers):
+    """Apply an operation of which an operand may be a pointer."""
+    if op not in (AluOp.ADD, AluOp.SUB) or width == 32:
+        return _of_numbers(op, left, right, width, slot)
+    if left.may_be_anywhere or right.may_be_anywhere:
         return HAVOC
-    if width == 64 and op in (AluOp.ADD, AluOp.SUB):
-        if not right.pointers and right.scalar is not None:
-            scalar = left.scalar and arithmetic(op, left.scalar, right.scalar, slot)
-            return Value(scalar, moved(left, op, right.scalar, slot))
-        if op == AluOp.ADD and not left.pointers and left.scalar is not None:
-            scalar = right.scalar and arithmetic(op, right.scalar, left.scalar, slot)
-            return Value(scalar, moved(right, op, left.scalar, slot))
-    result = _address(slot, width)
-    if any(region.kind is RegionKind.STACK for v in (left, right) for region, _ in v.pointers):
-        # The verifier allows no other arithmetic on these; what it would point to is not known.
-        return Value(result.scalar, HAVOC.pointers if width == 64 and op != AluOp.SUB else ())
-    return result
+    if not right.pointers and right.scalar is not None:
+        scalar = left.scalar and arithmetic(op, left.scalar, right.scalar, slot)
+        return Value(scalar, moved(left, op, right.scalar, slot))
+    if op == AluOp.ADD and not left.pointers and left.scalar is not None:
+        scalar = right.scalar and arithmetic(op, right.scalar, left.scalar, slot)
+        return Value(scalar, moved(right, op, left.scalar, slot))
+    if op == AluOp.ADD and is_on_stack(left) | is_on_stack(right):
+        return HAVOC
+    return _address(slot, width)
+
+
+def _of_numbers(op: int, left: Value, right: Value, width: Width, slot: int) -> Value:
+    """Apply an operation that the verifier refuses for pointers; of 32 bits it may be a number."""
+    if left.scalar is None or right.scalar is None:
+        return _address(slot, width)
+    result = Value(arithmetic(op, left.scalar, right.scalar, slot, width=width))
+    return result if width == 64 else join_values(result, _address(slot, width))
 
 
 def _compare_pointers(
@@ -425,7 +431,7 @@ def _compare_pointers(
     if not null_test or right.pointers or right.scalar is None or right.scalar.constant != 0:
         return True
     is_null = (op == JmpOp.JEQ) == taken
-    if any(region == ANYWHERE for region, _ in left.pointers):
+    if left.may_be_anywhere:
         return True
     pair = None
     if left.scalar is not None:

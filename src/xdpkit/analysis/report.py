@@ -22,7 +22,8 @@ _FRAGMENT_HELPERS = ("xdp_get_buff_len", "xdp_load_bytes", "xdp_store_bytes")
 LOOPING_HELPERS = frozenset(
     HELPERS.index(name) for name in ("loop", "for_each_map_elem", "user_ringbuf_drain")
 )
-_FRAME_UNIT = 16  # bytes that the verifier rounds a frame up to
+_CELL = 8  # bytes that the stack is used in
+_FRAME_UNIT = 16  # bytes that the verifier rounds a frame up to, for a JIT
 _Key = TypeVar("_Key", int, str)
 _MAY_GOTO = Class.JMP | JmpOp.JCOND
 
@@ -179,7 +180,8 @@ class FunctionUse:
 
     Attributes:
         name: its name. slot: where it begins.
-        stack: bytes of stack that it uses itself.
+        stack: bytes of stack that it uses itself, without what the verifier adds to the frame of
+            a function that calls ``bpf_loop`` (24) or has a ``may_goto`` (16).
         replaceable: whether a program of type EXT (freplace) can take its place.
         is_callback: whether its address is taken.
         calls: the functions that it calls, or has called back.
@@ -434,7 +436,7 @@ class Reporter:
             yield FunctionUse(
                 name_of(entry),
                 entry,
-                recorder.depths.get(entry, 0),
+                _rounded(recorder.depths.get(entry, 0), _CELL),
                 self._subject.is_replaceable(entry),
                 entry in recorder.callbacks,
                 tuple(name_of(callee) for callee in sorted(recorder.calls.get(entry, ()))),
@@ -442,23 +444,34 @@ class Reporter:
 
     def _stack(self) -> Stack:
         """Find the deepest chain; functions that call themselves count once."""
-        deepest: dict[int, tuple[int, tuple[int, ...]]] = {}
-        path: set[int] = set()
+        calls = self._recorder.calls
+        deepest: dict[int, int] = {}
+        below: dict[int, int | None] = {}
+        # A stack of our own: a hostile program may nest calls deeper than Python's stack.
+        path = [(0, iter(sorted(calls.get(0, ()))))]
+        entered = {0}
+        while path:
+            entry, callees = path[-1]
+            callee = next((callee for callee in callees if callee not in entered), None)
+            if callee is not None:
+                entered.add(callee)
+                path.append((callee, iter(sorted(calls.get(callee, ())))))
+                continue
+            path.pop()
+            known = [callee for callee in sorted(calls.get(entry, ())) if callee in deepest]
+            below[entry] = max(known, key=lambda callee: deepest[callee], default=None)
+            own = _rounded(self._recorder.depths.get(entry, 0), _FRAME_UNIT)
+            deepest[entry] = own + max((deepest[callee] for callee in known), default=0)
+        chain: list[str] = []
+        at: int | None = 0
+        while at is not None:
+            chain.append(self._subject.function_name(at))
+            at = below[at]
+        return Stack(deepest[0], tuple(chain))
 
-        def follow(entry: int) -> tuple[int, tuple[int, ...]]:
-            if entry in path:
-                return 0, ()
-            if entry not in deepest:
-                path.add(entry)
-                below = [follow(callee) for callee in sorted(self._recorder.calls.get(entry, ()))]
-                depth, chain = max(below, default=(0, ()), key=lambda found: found[0])
-                path.discard(entry)
-                own = -(-self._recorder.depths.get(entry, 0) // _FRAME_UNIT) * _FRAME_UNIT
-                deepest[entry] = own + depth, (entry, *chain)
-            return deepest[entry]
 
-        depth, chain = follow(0)
-        return Stack(depth, tuple(self._subject.function_name(entry) for entry in chain))
+def _rounded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def _values(scalar: Scalar) -> frozenset[int] | None:

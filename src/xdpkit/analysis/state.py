@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from xdpkit.analysis.values import (
@@ -91,6 +91,11 @@ class Value(NamedTuple):
     scalar: Scalar | None
     pointers: tuple[Pointer, ...] = ()
     id: int = 0
+
+    @property
+    def may_be_anywhere(self) -> bool:
+        """Whether it may be a pointer of which nothing is known."""
+        return any(region.kind is RegionKind.ANYWHERE for region, _ in self.pointers)
 
 
 ZERO = constant(0, 0)
@@ -311,6 +316,12 @@ class State:
             self.frames[index] = self.frames[index].copy()
             self._owned[index] = True
         return self.frames[index]
+
+    def places_on_stack(self, value: Value) -> Iterator[tuple[int, Scalar]]:
+        """Yield the frames that a value may point into, each with the offsets."""
+        for region, offset in value.pointers:
+            if region.kind is RegionKind.STACK and region.number < len(self.frames):
+                yield region.number, offset
 
     def replace_frames(self, frames: Iterable[Frame]) -> None:
         self.frames = list(frames)

@@ -85,20 +85,20 @@ class Recorder:
     notes: set[str] = field(default_factory=set)
 
     def access(self, base: Value, offset: int, size: int, is_write: bool, slot: int) -> None:
-        """Take down an access to memory."""
+        """Take down a load or a store."""
+        self.handed_over(base, is_write, slot)
         for region, distance in base.pointers:
-            kind = region.kind
-            if kind is RegionKind.CONTEXT:
-                places = distance.values or (-1 - offset,)
-                for place in places:
-                    field_offset = _signed(place) + offset
-                    self.fields[FieldAccess(max(field_offset, -1), size, is_write)].add(slot)
-            elif kind is RegionKind.PACKET:
-                self.areas[AreaAccess(Area.PACKET, is_write)].add(slot)
-            elif kind is RegionKind.METADATA:
-                self.areas[AreaAccess(Area.METADATA, is_write)].add(slot)
-            elif kind is RegionKind.ANYWHERE:
+            if region.kind is RegionKind.CONTEXT:
+                for place in distance.values or (-1 - offset,):
+                    field_offset = max(_signed(place) + offset, -1)
+                    self.fields[FieldAccess(field_offset, size, is_write)].add(slot)
+
+    def handed_over(self, address: Value, is_write: bool, slot: int) -> None:
+        """Take down that somebody reads or writes the packet, if the address is there."""
+        for region, _ in address.pointers:
+            if region.kind in (RegionKind.PACKET, RegionKind.ANYWHERE):
                 self.touched_packet(is_write, slot)
+            if region.kind in (RegionKind.METADATA, RegionKind.ANYWHERE):
                 self.areas[AreaAccess(Area.METADATA, is_write)].add(slot)
 
     def touched_packet(self, is_write: bool, slot: int) -> None:
