@@ -76,7 +76,12 @@ def describe(name: str, value: object) -> Iterator[str]:
         return
     fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
     yield from (f"    {field.name}: {field.type}" for field in fields)
-    for member in sorted(set(vars(value)) - {field.name for field in fields}):
+    members = set(vars(value)) - {field.name for field in fields}
+    for base in value.__mro__:
+        # What a public class has from one that is not.
+        if base.__module__.startswith("xdpkit.") and base.__name__ not in PUBLIC:
+            members |= {member for member in vars(base) if member != "__init__"}
+    for member in sorted(members):
         held = inspect.getattr_static(value, member)
         if member.startswith("_") and (member != "__init__" or fields):
             continue

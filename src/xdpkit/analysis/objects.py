@@ -13,8 +13,9 @@ from xdpkit.btf import Btf, types
 from xdpkit.btf.types import FuncLinkage, Kind
 from xdpkit.errors import UsageError
 from xdpkit.isa import CallKind, Instruction, decode, iter_slots
+from xdpkit.obj.code import Function as LinkedFunction
 from xdpkit.obj.core import relocate
-from xdpkit.obj.link import EXCEPTION_CALLBACK
+from xdpkit.obj.link import exception_callback
 from xdpkit.obj.spec import (
     Extern,
     ExternKind,
@@ -114,7 +115,7 @@ class _Reader:
             type=spec.type,
             attach_type=spec.attach_type,
             flags=spec.flags,
-            exception_callback=self._exception_callback(spec, functions),
+            exception_callback=_slot_of(exception_callback(spec), functions),
             line_of=_Lines(linked.line_info, local),
         )
         self._subjects[spec.name] = subject
@@ -184,19 +185,11 @@ class _Reader:
             programs=self._programs.get(spec.name),
         )
 
-    def _exception_callback(self, spec: ProgramSpec, functions: Sequence[Function]) -> int | None:
-        btf = self._object.btf
-        if btf is None or EXCEPTION_CALLBACK.encode() not in btf.raw:
-            return None
-        owners = set(btf.find(spec.name, Kind.FUNC))
-        places = {function.name: function.slot for function in functions}
-        for type_id in btf.ids(Kind.DECL_TAG):
-            tag = btf[type_id]
-            if not isinstance(tag, types.DeclTag) or tag.type_id not in owners:
-                continue
-            if tag.value.startswith(EXCEPTION_CALLBACK):
-                return places.get(tag.value.removeprefix(EXCEPTION_CALLBACK))
+
+def _slot_of(callback: LinkedFunction | None, functions: Sequence[Function]) -> int | None:
+    if callback is None:
         return None
+    return next((each.slot for each in functions if each.name == callback.name), None)
 
 
 class _Lines:

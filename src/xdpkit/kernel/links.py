@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from xdpkit.errors import UsageError
-from xdpkit.kernel import pins
+from xdpkit.kernel.handle import Handle
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
@@ -40,44 +37,31 @@ class LinkInfo:
     tracepoint: str | None = None
 
 
-class Link:
+class Link(Handle):
     """A link: a context manager that owns a file descriptor.
 
     The program is detached when the last owner of the link goes: descriptor, pin.
     """
 
+    _KIND = ObjectKind.LINK
+
     def __init__(self, fd: Fd) -> None:
         """Take over a link's descriptor."""
-        self._fd = fd
+        super().__init__(fd)
         try:
             self._id = int(bpf.link_info(fd.fileno()).id)
         except BaseException:
             fd.close()
             raise
 
-    @classmethod
-    def from_id(cls, number: int) -> Self:
-        """Open a link by its id.
-
-        Raises:
-            UsageError: there is none with this id.
-            MissingPrivilege: without CAP_SYS_ADMIN.
-        """
-        return cls(pins.open_id(ObjectKind.LINK, number))
-
-    @classmethod
-    def from_pin(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a pinned link.
-
-        Raises:
-            UsageError: nothing is pinned there, or no link.
-        """
-        return cls(pins.open_pin(path, ObjectKind.LINK))
-
     @property
     def id(self) -> int:
         """Unique until the next boot."""
         return self._id
+
+    @property
+    def _label(self) -> str:
+        return f"link {self.id}"
 
     def info(self) -> LinkInfo:
         """Ask the kernel about it."""
@@ -118,33 +102,6 @@ class Link:
     def detach(self) -> None:
         """Detach the program now, whoever else owns the link."""
         bpf.link_detach(self.fileno(), what=f"detach link {self.id}")
-
-    def pin(self, path: str | os.PathLike[str]) -> None:
-        """Give it a path on a bpffs, where it outlives the process.
-
-        Raises:
-            UsageError: there is something at the path already, or the name has a dot.
-            RequirementUnmet: the path is not on a bpffs.
-        """
-        pins.pin(self._fd, path, what=f"link {self.id}")
-
-    def fileno(self) -> int:
-        return self._fd.fileno()
-
-    def close(self) -> None:
-        """Close the descriptor; if it was the last owner, the program is detached."""
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Link {self.id}{', closed' if self._fd.closed else ''}>"

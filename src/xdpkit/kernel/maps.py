@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import (
     Callable,
     ItemsView,
@@ -17,11 +16,11 @@ from collections.abc import (
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
-from xdpkit.kernel import host, mapvalues, pins
+from xdpkit.kernel import host, mapvalues
+from xdpkit.kernel.handle import Handle
 from xdpkit.kernel.mapvalues import Codec
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import NewMap, ObjectKind
@@ -71,7 +70,7 @@ class MapInfo:
     map_extra: int
 
 
-class Map(MutableMapping[Any, Any]):
+class Map(Handle, MutableMapping[Any, Any]):
     """A map in the kernel, and a mapping.
 
     Keys and values are Python's, by the map's BTF: ints, dicts for structs, bytes for arrays of
@@ -91,6 +90,8 @@ class Map(MutableMapping[Any, Any]):
         vet: called with each value before it is set, None for none. It refuses by raising.
     """
 
+    _KIND = ObjectKind.MAP
+
     vet: Callable[[object], None] | None = None
 
     def __init__(
@@ -109,7 +110,7 @@ class Map(MutableMapping[Any, Any]):
             name: what to call it; None: as the kernel does.
             btf, key_type_id, value_type_id: its types; None: those that the kernel has.
         """
-        self._fd = fd
+        super().__init__(fd)
         self._given_name = name
         self._types = (btf, key_type_id, value_type_id) if btf is not None else None
         self._made_codecs: tuple[Codec, Codec] | None = None
@@ -153,26 +154,11 @@ class Map(MutableMapping[Any, Any]):
         )
         return cls(bpf.map_create(new, what=f"create map {name or map_type.name}"))
 
-    @classmethod
-    def from_id(cls, number: int) -> Self:
-        """Open a map by its id.
-
-        Raises:
-            UsageError: there is none with this id.
-            MissingPrivilege: without CAP_SYS_ADMIN.
-        """
-        return cls(pins.open_id(ObjectKind.MAP, number))
-
-    @classmethod
-    def from_pin(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a pinned map.
-
-        Raises:
-            UsageError: nothing is pinned there, or no map.
-        """
-        return cls(pins.open_pin(path, ObjectKind.MAP))
-
     # What it is
+
+    @property
+    def _label(self) -> str:
+        return f"map {self.name}"
 
     @property
     def name(self) -> str:
@@ -207,36 +193,9 @@ class Map(MutableMapping[Any, Any]):
         """Return what the kernel says about it."""
         return self._info
 
-    def fileno(self) -> int:
-        return self._fd.fileno()
-
-    def pin(self, path: str | os.PathLike[str]) -> None:
-        """Give it a path on a bpffs, where it outlives the process.
-
-        Raises:
-            UsageError: there is something at the path already, or the name has a dot.
-            RequirementUnmet: the path is not on a bpffs.
-        """
-        pins.pin(self._fd, path, what=f"map {self.name}")
-
     def freeze(self) -> None:
         """Make it read-only for user space, for good; programs may still write."""
         bpf.map_freeze(self.fileno())
-
-    def close(self) -> None:
-        """Close the descriptor; the map lives on while something else refers to it."""
-        self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: _ErrorType | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

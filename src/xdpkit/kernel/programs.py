@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from xdpkit.kernel import pins, testrun
+from xdpkit.kernel import testrun
+from xdpkit.kernel.handle import Handle
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.testrun import RunResult, XdpContext
 from xdpkit.syscalls import bpf
@@ -69,7 +69,7 @@ class ProgramInfo:
     attach_btf_id: int
 
 
-class Program:
+class Program(Handle):
     """A program in the kernel: a context manager that owns a file descriptor.
 
     Closing a Program that :func:`xdpkit.kernel.load` returned closes the maps made for it, too. The
@@ -83,6 +83,8 @@ class Program:
         notes: what it had to do without on this kernel.
         log: the verifier's log, empty unless one was asked for.
     """
+
+    _KIND = ObjectKind.PROGRAM
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class Program:
             notes: what it had to do without.
             log: what the verifier said.
         """
-        self._fd = fd
+        super().__init__(fd)
         self._owned = owned or ExitStack()
         try:
             self._info = read_info(fd)
@@ -122,24 +124,9 @@ class Program:
         self.notes = notes
         self.log = log
 
-    @classmethod
-    def from_id(cls, number: int) -> Self:
-        """Open a program by its id.
-
-        Raises:
-            UsageError: there is none with this id.
-            MissingPrivilege: without CAP_SYS_ADMIN.
-        """
-        return cls(pins.open_id(ObjectKind.PROGRAM, number))
-
-    @classmethod
-    def from_pin(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a pinned program.
-
-        Raises:
-            UsageError: nothing is pinned there, or no program.
-        """
-        return cls(pins.open_pin(path, ObjectKind.PROGRAM))
+    @property
+    def _label(self) -> str:
+        return f"program {self.name}"
 
     @property
     def name(self) -> str:
@@ -213,18 +200,6 @@ class Program:
             cpu=cpu,
         )
 
-    def fileno(self) -> int:
-        return self._fd.fileno()
-
-    def pin(self, path: str | os.PathLike[str]) -> None:
-        """Give it a path on a bpffs, where it outlives the process.
-
-        Raises:
-            UsageError: there is something at the path already, or the name has a dot.
-            RequirementUnmet: the path is not on a bpffs.
-        """
-        pins.pin(self._fd, path, what=f"program {self.name}")
-
     def bind(self, bound: Map) -> None:
         """Make a map live as long as this program, and appear in its map ids.
 
@@ -236,17 +211,6 @@ class Program:
         """Close the descriptor, and those of the maps that were made for the program."""
         self._fd.close()
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: _ErrorType | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         kind = self.type.name if isinstance(self.type, ProgType) else self.type

@@ -31,7 +31,7 @@ def link(spec: ProgramSpec) -> LinkedProgram:
     code, btf = spec.object.code, spec.object.btf
     layout = _Layout(code)
     layout.place(spec.function)
-    callback = _exception_callback(spec, btf)
+    callback = exception_callback(spec)
     if callback is not None:
         layout.place(callback)
     layout.resolve()
@@ -136,12 +136,13 @@ class _Layout:
             self.code[slot * 8 + 1] = registers & 0xF0 | source
 
 
-def _exception_callback(spec: ProgramSpec, btf: Btf | None) -> Function | None:
+def exception_callback(spec: ProgramSpec) -> Function | None:
     """Return the function that a program's ``__exception_cb`` tag names.
 
     Nothing calls it: the kernel finds it through the tag (Linux 6.7, b9ae0c9dd0ac "bpf: Add support
     for custom exception callbacks").
     """
+    btf = spec.object.btf
     if btf is None or EXCEPTION_CALLBACK.encode() not in btf.raw:
         return None
     owners = set(btf.find(spec.name, Kind.FUNC))
