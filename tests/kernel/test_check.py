@@ -16,7 +16,7 @@ from tests.kernel.net import Veth, make_veth, rtnetlink
 from tests.kernel.process import xdpkit_command
 from xdpkit import Mode
 from xdpkit.capabilities import Answer, Device
-from xdpkit.errors import KernelRefused, RequirementUnmet
+from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError
 from xdpkit.interfaces import device_of
 from xdpkit.kernel import DevmapValue, Map
 from xdpkit.negotiation import Negotiation, Outcome, Policy
@@ -351,3 +351,39 @@ def test_a_forced_attach_negotiates_no_members(veth: Veth) -> None:
     ):
         forced.maps["steps"][0] = reflects
         assert forced.maps["steps"][0] == reflects.id
+
+
+def test_members_are_negotiated_only_while_the_program_is_attached(veth: Veth) -> None:
+    with (
+        xdpkit.load(program(MEMBERS, "enter")) as enter,
+        xdpkit.load(program(MEMBERS, "reflects")) as reflects,
+    ):
+        with xdpkit.attach(veth.name, enter, netns=veth.netns), pytest.raises(RequirementUnmet):
+            enter.maps["steps"][0] = reflects
+        enter.maps["steps"][0] = reflects
+        assert enter.maps["steps"][0] == reflects.id
+
+
+def test_a_member_has_to_suit_every_interface_of_its_owner(veth: Veth, netns: str) -> None:
+    other = make_veth(netns)
+    with (
+        xdpkit.load(program(MEMBERS, "enter")) as enter,
+        xdpkit.load(program(MEMBERS, "reflects")) as reflects,
+        xdpkit.attach(veth.name, enter, netns=veth.netns),
+        xdpkit.attach(other.name, enter, netns=netns, mode="generic"),
+        pytest.raises(RequirementUnmet, match=f"put reflects into steps of {veth.name}"),
+    ):
+        enter.maps["steps"][0] = reflects
+
+
+def test_a_loaded_devmap_program_is_none_for_an_interface(veth: Veth) -> None:
+    with (
+        xdpkit.load(program(MEMBERS, "leaves")) as leaves,
+        pytest.raises(UsageError, match="a devmap runs it"),
+    ):
+        xdpkit.attach(veth.name, leaves, netns=veth.netns)
+
+
+def test_what_is_no_program_is_refused_by_name(veth: Veth) -> None:
+    with pytest.raises(UsageError, match="it is no program: give one of an object's programs"):
+        xdpkit.attach(veth.name, program(MEMBERS, "enter").object, netns=veth.netns)  # type: ignore[arg-type]

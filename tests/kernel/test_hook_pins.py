@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -18,6 +19,7 @@ from xdpkit.errors import KernelRefused, RequirementUnmet
 from xdpkit.hook import Owner, detach
 from xdpkit.hook.pins import Pins
 from xdpkit.syscalls.netns import path_of
+from xdpkit.uapi.bpf import MapType
 
 
 def attach_pinned(veth: Veth, pin_root: str) -> str:
@@ -174,3 +176,46 @@ def test_changes_wait_for_each_other(pin_root: str) -> None:
             os.close(folder)
     with pins.locked("test", create=False) as present:
         assert present
+
+
+@pytest.mark.needs("bpf-link-xdp")
+def test_a_pinned_programs_tail_calls_outlive_the_process(veth: Veth, pin_root: str) -> None:
+    spec = program("program_array.c", "constant_slot")
+    name, array = veth.name, "jumps"
+    with xdpkit.attach(name, spec, pin=True, netns=veth.netns, pin_root=pin_root, force=True) as it:
+        held = dict(it.maps[array])
+        number = it.maps[array].id
+        arrays = {f"map-{each.id}" for each in it.maps.values() if each.type == MapType.PROG_ARRAY}
+        link = it.pinned
+    assert held
+    assert link is not None
+    # The process has closed all it had: only the pins hold the array.
+    with xdpkit.Map.from_id(number) as still:
+        assert dict(still) == held
+    assert set(os.listdir(os.path.dirname(link))) == {"link", *arrays}
+    xdpkit.detach(name, netns=veth.netns, pin_root=pin_root)
+    assert not os.path.exists(os.path.dirname(link))
+
+
+def test_an_attach_that_fails_leaves_no_pinned_map(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise KernelRefused("attach", errno=errno.EINVAL)
+
+    monkeypatch.setattr("xdpkit.syscalls.bpf.link_create", refuse)
+    spec = program("program_array.c", "constant_slot")
+    with pytest.raises(KernelRefused):
+        xdpkit.attach(veth.name, spec, pin=True, netns=veth.netns, pin_root=pin_root, force=True)
+    assert not list(Path(pin_root).rglob("map-*"))
+
+
+def test_the_pins_of_an_attach_that_was_killed_are_swept(veth: Veth, pin_root: str) -> None:
+    hook = Path(pin_root, "xdpkit", "1-1")
+    hook.mkdir(parents=True, mode=0o700)
+    hook.parent.chmod(0o700)
+    with xdpkit.load(program("program_array.c", "constant_slot")) as loaded:
+        loaded.maps["jumps"].pin(hook / "map-7")
+    xdpkit.attach(veth.name, program(), pin=True, netns=veth.netns, pin_root=pin_root).close()
+    assert not hook.exists()
+    xdpkit.detach(veth.name, netns=veth.netns, pin_root=pin_root)

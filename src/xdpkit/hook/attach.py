@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from xdpkit.errors import HookBusy, KernelRefused, UsageError, VerifierError
 from xdpkit.hook import refusals
-from xdpkit.hook.members import negotiate_members
+from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
 from xdpkit.hook.mode import Mode
 from xdpkit.hook.pins import DEFAULT_ROOT, Pins
 from xdpkit.hook.state import removal
@@ -63,6 +63,7 @@ class Attached:
         link_id: int,
         negotiation: Negotiation,
         pins: Pins | None,
+        members: contextlib.ExitStack,
         resources: contextlib.ExitStack,
     ) -> None:
         self.interface = interface
@@ -72,6 +73,7 @@ class Attached:
         self.negotiation = negotiation
         self._link: Fd | None = link
         self._pins = pins
+        self._members = members
         self._resources = resources
 
     @property
@@ -106,6 +108,7 @@ class Attached:
             self._pins = None
         self._link.close()
         self._link = None
+        self._members.close()
 
     def _unpin(self, pins: Pins) -> None:
         """Remove the pin if it is still this link's."""
@@ -122,6 +125,7 @@ class Attached:
         if self._link is not None:
             self._link.close()
             self._link = None
+        self._members.close()
         self._resources.close()
 
     def __del__(self) -> None:
@@ -149,7 +153,7 @@ def attach(
     iface: str | int,
     program: ProgramSpec | Program,
     *,
-    mode: Mode | None = None,
+    mode: Mode | str | None = None,
     pin: bool = False,
     netns: str | None = None,
     pin_root: str = DEFAULT_ROOT,
@@ -169,7 +173,7 @@ def attach(
     Args:
         iface: interface name, or index.
         program: a program from an object file, which is loaded; or a loaded one.
-        mode: None asks for native mode, and never takes generic mode instead.
+        mode: a Mode or its name; None asks for native mode, and never takes generic instead.
         pin: keep the program attached when this process ends.
         netns: name or path of the interface's network namespace; None: the caller's own.
         pin_root: a mounted bpffs.
@@ -186,16 +190,23 @@ def attach(
         VerifierError: the program did not load.
         KernelRefused: the kernel or the driver refused.
     """
+    from xdpkit.kernel import Program
     from xdpkit.obj.spec import ProgramSpec
 
-    mode = mode or Mode.NATIVE
+    mode = Mode.parse(mode) if isinstance(mode, str) else mode or Mode.NATIVE
+    if not isinstance(program, ProgramSpec | Program):
+        raise UsageError(
+            f"attach {program!r} to {iface}",
+            cause="it is no program: give one of an object's programs, or a loaded one",
+        )
     interface = resolve(iface, netns=netns)
     what = f"attach {program.name} to {interface.name} in {mode.value} mode"
     if program.type != ProgType.XDP:
         raise UsageError(what, cause="it is not an XDP program")
-    if isinstance(program, ProgramSpec):
-        _require_for_interfaces(program, what)
-    elif maps is not None:
+    spec = program if isinstance(program, ProgramSpec) else program.spec
+    if spec is not None:
+        _require_for_interfaces(spec, what)
+    if spec is not program and maps is not None:
         raise UsageError(what, cause="a loaded program has its maps already")
     pins = Pins(pin_root)
     if pin:
@@ -216,13 +227,16 @@ def attach(
             if pin:
                 until_pinned.enter_context(pins.locked(what, create=True))
                 pins.sweep()
+                kept = maps_that_need_a_holder(loaded)
+                until_pinned.enter_context(pins.keeping(kept, interface, what))
             link = until_pinned.enter_context(_create_link(loaded, interface, mode, pins, what))
             link_id = int(bpf.link_info(link.fileno()).id)
             if pin:
                 pins.pin(link, interface, what)
             link = Fd(link.detach())
+        members = contextlib.ExitStack()
         if not force:
-            negotiate_members(loaded.maps, interface, mode, policy)
+            members.enter_context(negotiate_members(loaded.maps, interface, mode, policy))
         return Attached(
             interface=interface,
             mode=mode,
@@ -231,6 +245,7 @@ def attach(
             link_id=link_id,
             negotiation=negotiation,
             pins=pins if pin else None,
+            members=members,
             resources=resources.pop_all(),
         )
 

@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program put into a program array, devmap or cpumap is attached too, and is negotiated too.
+"""Programs that an attached program reaches through its maps.
 
-The kernel checks a member's type only. So what it returns there is held against where it runs: a
+A program put into a program array, devmap or cpumap is attached too, and is negotiated too. The
+kernel checks a member's type only. So what it returns there is held against where it runs: a
 tail-called program runs on the array owner's interface, a devmap's or cpumap's in the kernel's own
 code, which takes fewer actions than a driver does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer, Device, Finding
+from xdpkit.errors import UsageError
 from xdpkit.hook.mode import Mode
 from xdpkit.interfaces import Interface
+from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
-    from xdpkit.kernel import Map
+    from xdpkit.kernel import Map, Program
     from xdpkit.negotiation import Policy
 
 # dev_map_bpf_prog_run() in kernel/bpf/devmap.c, cpu_map_bpf_prog_run_xdp() in kernel/bpf/cpumap.c.
@@ -27,18 +31,42 @@ _REFUSED_IN = {
     MapType.DEVMAP_HASH: ("action-tx", "action-redirect"),
     MapType.CPUMAP: ("action-tx",),
 }
+# A map with one of these in its values loses it with its last descriptor or pin.
+_TIMERS = (b"\0bpf_timer\0", b"\0bpf_wq\0")
 
 
+def maps_that_need_a_holder(program: Program) -> list[Map]:
+    """Return the maps whose contents the kernel drops when no process and no pin holds them.
+
+    prog_array_map_clear() in kernel/bpf/arraymap.c, bpf_map_free_timers_wq() in kernel/bpf.
+    """
+    btf = program.spec.object.btf if program.spec is not None else None
+    has_timers = btf is not None and any(name in btf.raw for name in _TIMERS)
+    return [
+        found for found in program.maps.values() if has_timers or found.type == MapType.PROG_ARRAY
+    ]
+
+
+@contextmanager
 def negotiate_members(
     maps: Mapping[str, Map], interface: Interface, mode: Mode, policy: Policy | None
-) -> None:
-    """From now on, hold each program that is put into one of these maps against where it will run.
+) -> Iterator[None]:
+    """Meanwhile, hold each program put into one of these maps against where it will run.
 
-    Putting it there raises :class:`~xdpkit.errors.RequirementUnmet` where it is refused.
+    Putting it there raises :class:`~xdpkit.errors.RequirementUnmet` where it is refused. A map of
+    a program that is on several hooks has to suit all of them.
     """
+    added = []
     for name, found in maps.items():
         if found.type == MapType.PROG_ARRAY or found.type in _REFUSED_IN:
-            found.vet = partial(_vet, name, found, interface, mode, policy)
+            vet = partial(_vet, name, found, interface, mode, policy)
+            found.vets.append(vet)
+            added.append((found, vet))
+    try:
+        yield
+    finally:
+        for found, vet in added:
+            found.vets.remove(vet)
 
 
 def _vet(
@@ -49,19 +77,37 @@ def _vet(
     policy: Policy | None,
     value: object,
 ) -> None:
-    from xdpkit.hook.check import check
     from xdpkit.kernel import Program
+
+    member = getattr(value, "program", value)
+    where = f"{name} of {interface.name}"
+    if isinstance(member, Program):
+        _hold(member, target, where, interface, mode, policy)
+    elif isinstance(member, int) and member and target.type == MapType.PROG_ARRAY:
+        with Program(Fd.duplicate(member)) as opened:
+            _hold(opened, target, where, interface, mode, policy)
+
+
+def _hold(
+    program: Program,
+    target: Map,
+    where: str,
+    interface: Interface,
+    mode: Mode,
+    policy: Policy | None,
+) -> None:
+    from xdpkit.hook.check import check
     from xdpkit.negotiation import Policy, refusal
 
-    program = getattr(value, "program", value)
-    if not isinstance(program, Program):
-        return
     place: Device | int = interface.index
-    where = f"{name} of {interface.name}"
     netns = interface.netns
     if target.type in _REFUSED_IN:
         place, netns = _kernel_code(MapType(target.type)), None
-    result = check(program, place, mode=mode, policy=policy or Policy.DEFAULT, netns=netns)
+    try:
+        result = check(program, place, mode=mode, policy=policy or Policy.DEFAULT, netns=netns)
+    except UsageError:
+        # The interface has gone, and the program runs nowhere.
+        return
     if not result.is_allowed:
         raise refusal(result, f"put {program.name} into {where}")
 

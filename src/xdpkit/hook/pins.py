@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where links are pinned: ``<bpffs>/xdpkit/<netns cookie>-<ifindex>/link``.
 
+Beside a link lie the maps that must outlive the process with it: the kernel empties a program
+array and cancels timers when the map's last descriptor or pin goes, although a program uses it.
+
 A pin in bpffs keeps a link, and with it the program on the hook, when the process ends. The folder
 is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin decides
 what the next command detaches.
@@ -17,8 +20,9 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, XdpkitError
 from xdpkit.interfaces import Interface
@@ -27,11 +31,20 @@ from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.statfs import is_bpffs
 from xdpkit.uapi import attr
 
+if TYPE_CHECKING:
+    from xdpkit.kernel import Map
+
 DEFAULT_ROOT = "/sys/fs/bpf"
 
 _FOLDER = "xdpkit"
 _LINK = "link"
+_MAP = "map-"
 _HOOK_NAME = re.compile(r"\d+-\d+")
+
+
+def root_of(path: str) -> str:
+    """Return the bpffs below which a link is pinned."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +162,7 @@ class Pins:
                 is in another namespace now (EEXIST), or bpffs refused otherwise.
         """
         path = self.path_of(interface)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o700)
-        except OSError as error:
-            raise _explained(error, what, os.path.dirname(path)) from error
+        self._make_folder(path, what)
         try:
             bpf.obj_pin(link.fileno(), path, what=what)
         except KernelRefused as error:
@@ -168,6 +177,30 @@ class Pins:
             ) from error
         return path
 
+    @contextlib.contextmanager
+    def keeping(self, maps: Iterable[Map], interface: Interface, what: str) -> Iterator[None]:
+        """Pin maps beside the link that is about to be; unpin them if the block fails.
+
+        Under the lock. Before the link, so that a packet meets no program without them.
+        """
+        link = self.path_of(interface)
+        with contextlib.ExitStack() as undo:
+            for each in maps:
+                self._make_folder(link, what)
+                path = f"{os.path.dirname(link)}/{_MAP}{each.id}"
+                bpf.obj_pin(each.fileno(), path, what=what)
+                undo.callback(os.unlink, path)
+            yield
+            undo.pop_all()
+
+    def _make_folder(self, path: str, what: str) -> None:
+        folder = os.path.dirname(path)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+        except OSError as error:
+            raise _explained(error, what, folder) from error
+
     def open(self, interface: Interface) -> tuple[Fd, PinnedLink] | None:
         """Return the link that is pinned for an interface's hook, None where there is none.
 
@@ -177,8 +210,8 @@ class Pins:
         return _open_link(self.path_of(interface))
 
     def remove(self, interface: Interface) -> None:
-        """Unpin the link of an interface's hook. Under the lock."""
-        _remove(self.path_of(interface))
+        """Unpin the link of an interface's hook, and its maps. Under the lock."""
+        _remove(os.path.dirname(self.path_of(interface)))
 
     def sweep(self) -> None:
         """Remove pins whose links hold nothing, and empty folders. Under the lock."""
@@ -187,13 +220,13 @@ class Pins:
         for hook in hooks:
             opened = _open_link(f"{hook}/{_LINK}")
             if opened is None:
-                with contextlib.suppress(OSError):
-                    os.rmdir(hook)
+                # Of an attach or a detach that was killed half-way.
+                _remove(hook)
                 continue
             descriptor, pinned = opened
             with descriptor:
                 if pinned.ifindex == 0:
-                    _remove(pinned.path)
+                    _remove(hook)
 
 
 def _open_link(path: str) -> tuple[Fd, PinnedLink] | None:
@@ -209,10 +242,15 @@ def _open_link(path: str) -> tuple[Fd, PinnedLink] | None:
     return descriptor, PinnedLink(path, info.id, info.prog_id, info.ifindex)
 
 
-def _remove(path: str) -> None:
-    os.unlink(path)
+def _remove(hook: str) -> None:
+    """Remove a hook's pins: the link's last, by which a half-removed hook is recognised."""
+    with os.scandir(hook) as entries:
+        names = sorted((entry.name for entry in entries), key=lambda name: name == _LINK)
+    for name in names:
+        if name == _LINK or name.startswith(_MAP):
+            os.unlink(f"{hook}/{name}")
     with contextlib.suppress(OSError):
-        os.rmdir(os.path.dirname(path))
+        os.rmdir(hook)
 
 
 def _distrust(status: os.stat_result) -> str | None:

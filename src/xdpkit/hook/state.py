@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from xdpkit.hook.mode import Mode
+from xdpkit.hook.pins import DEFAULT_ROOT, root_of
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls.netns import path_of
 from xdpkit.uapi.bpf import ProgType
@@ -146,7 +147,9 @@ def removal(attached: AttachedProgram, interface: Interface) -> str | None:
     name = shlex.quote(interface.name)
     if attached.owner is Owner.XDPKIT:
         where = f" -n {shlex.quote(interface.netns)}" if interface.netns is not None else ""
-        return f"xdpkit detach{where} {name}"
+        root = root_of(attached.pinned) if attached.pinned is not None else DEFAULT_ROOT
+        pins = f" --pin-root {shlex.quote(root)}" if root != DEFAULT_ROOT else ""
+        return f"xdpkit detach{where}{pins} {name}"
     enter = ""
     if interface.netns is not None:
         enter = f"nsenter --net={shlex.quote(path_of(interface.netns))} "

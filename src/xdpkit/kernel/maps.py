@@ -87,12 +87,10 @@ class Map(Handle, MutableMapping[Any, Any]):
     A context manager that owns a file descriptor. Two Map objects are equal only if identical.
 
     Attributes:
-        vet: called with each value before it is set, None for none. It refuses by raising.
+        vets: called with each value before it is set; any of them refuses by raising.
     """
 
     _KIND = ObjectKind.MAP
-
-    vet: Callable[[object], None] | None = None
 
     def __init__(
         self,
@@ -112,6 +110,7 @@ class Map(Handle, MutableMapping[Any, Any]):
         """
         super().__init__(fd)
         self._given_name = name
+        self.vets: list[Callable[[object], None]] = []
         self._types = (btf, key_type_id, value_type_id) if btf is not None else None
         self._made_codecs: tuple[Codec, Codec] | None = None
         self._batches_work = True
@@ -226,8 +225,8 @@ class Map(Handle, MutableMapping[Any, Any]):
                 ENOENT).
         """
         keys, values = self._codecs
-        if self.vet is not None:
-            self.vet(value)
+        for vet in self.vets:
+            vet(value)
         bpf.map_update(self.fileno(), keys.encode(key), values.encode(value), flags=flags)
 
     def __delitem__(self, key: Any) -> None:
@@ -319,9 +318,9 @@ class Map(Handle, MutableMapping[Any, Any]):
         pairs = elements.items() if isinstance(elements, Mapping) else elements
         keys, values = self._codecs
         for part in _parts(pairs):
-            if self.vet is not None:
+            for vet in self.vets:
                 for _, value in part:
-                    self.vet(value)
+                    vet(value)
             encoded = [(keys.encode(key), values.encode(value)) for key, value in part]
             self._update(encoded, flags)
 
