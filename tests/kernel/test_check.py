@@ -11,6 +11,7 @@ import pytest
 
 import xdpkit
 from tests.corpus import build
+from tests.corpus_actions import cases
 from tests.kernel.attaching import program
 from tests.kernel.net import Veth, make_veth, rtnetlink
 from tests.kernel.process import xdpkit_command
@@ -38,6 +39,14 @@ def spec(name: str) -> xdpkit.ProgramSpec:
 
 def refused(negotiation: Negotiation) -> list[str]:
     return [verdict.requirement.capability for verdict in negotiation.refused]
+
+
+def constant_targets(negotiation: Negotiation) -> list[int | None]:
+    return [
+        verdict.requirement.ifindex
+        for verdict in negotiation.verdicts
+        if verdict.requirement.capability == "redirect-ifindex"
+    ]
 
 
 def object_path() -> Path:
@@ -146,9 +155,11 @@ def test_an_interface_that_the_program_names_is_looked_at_unasked(veth: Veth, ot
     assert found.refused[0].device == other.name
 
     variables["neighbour"] = 1 << 20
-    found = xdpkit.check(to_neighbour, veth.name, netns=veth.netns)
-    assert refused(found) == ["redirect-target"]
-    assert "no such interface" in found.refused[0].why
+    for mode in (Mode.NATIVE, Mode.GENERIC):
+        found = xdpkit.check(to_neighbour, veth.name, mode=mode, netns=veth.netns)
+        assert refused(found) == ["redirect-target"]
+        assert "no such interface" in found.refused[0].why
+        assert found.remedies == ()
 
 
 def test_what_a_live_devmap_holds_is_looked_at(veth: Veth, other: Veth) -> None:
@@ -213,6 +224,26 @@ def test_the_command_says_what_force_overrides(veth: Veth, pin_root: str) -> Non
     assert overridden.startswith("xdpkit: overridden by --force: ")
     assert "MTU 9000" in overridden
     assert "Peer MTU is too large to set XDP" in "\n".join(error)
+
+
+def test_the_command_says_what_an_attached_program_lacks(veth: Veth, pin_root: str) -> None:
+    here = ["-j", "-n", veth.netns, "--pin-root", pin_root, veth.name, object_path()]
+    done = xdpkit_command("attach", *here, "--program", "reflects", "--policy", "report")
+    assert done.messages.startswith("xdpkit: let in by --policy report: it needs action XDP_TX")
+    assert len(done.messages.splitlines()) == 1
+    assert done.json["negotiation"]["outcome"] == "refused"
+    assert done.json["overridden"] is False
+    xdpkit_command("detach", "-n", veth.netns, "--pin-root", pin_root, veth.name)
+
+    done = xdpkit_command("attach", *here, "--program", "reflects", "--force")
+    assert done.messages.startswith("xdpkit: overridden by --force: ")
+    assert len(done.messages.splitlines()) == 1
+    assert done.json["overridden"] is True
+    xdpkit_command("detach", "-n", veth.netns, "--pin-root", pin_root, veth.name)
+
+    done = xdpkit_command("attach", *here, "--program", "drops", "--mode", "generic")
+    assert done.status == 0
+    assert done.messages.startswith("xdpkit: degraded: ")
 
 
 def test_a_forced_program_runs_where_only_the_negotiation_refused(veth: Veth) -> None:
@@ -308,6 +339,64 @@ def test_modes_are_named_as_everywhere(veth: Veth) -> None:
     )
     # The program would like a hint, and generic mode has none.
     assert done.output.splitlines()[0] == f"{veth.name}  generic  degraded"
+
+
+def test_a_loaded_program_is_negotiated_with_the_variables_it_was_loaded_with() -> None:
+    if not build.compilers():
+        pytest.skip("no BPF compiler: apt-get install clang")
+    obj = cases.read(cases.FOLDER / "maps.c", build.compilers()[0])
+    spec = obj.programs["constant_variable"]
+    device = Device.from_json(json.dumps(DROP_ONLY), source="file old.json")
+    for loaded_with, set_later, expected in ((3, 2, ["action-tx"]), (2, 3, [])):
+        obj.variables["configured"] = loaded_with
+        with xdpkit.load(spec) as loaded:
+            obj.variables["configured"] = set_later
+            assert refused(xdpkit.check(loaded, device)) == expected
+            assert refused(xdpkit.check(spec, device)) != expected
+
+
+ARRAY = "program_array.c"
+
+
+def test_a_program_array_is_believed_while_it_holds_what_the_load_put_there() -> None:
+    device = Device("able", otherwise=Answer.YES)
+
+    def may_return_anything(
+        checked: xdpkit.ProgramSpec | xdpkit.Program, maps: dict[str, Map] | None = None
+    ) -> bool:
+        found = xdpkit.check(checked, device, policy=Policy.STRICT, maps=maps)
+        return "action-any" in refused(found)
+
+    with (
+        xdpkit.load(program(ARRAY, "from_subprogram")) as loaded,
+        xdpkit.load(program(ARRAY, "other")) as other,
+    ):
+        jumps = loaded.maps["jumps"]
+        assert not may_return_anything(loaded)
+        jumps[2] = other
+        assert may_return_anything(loaded)
+        del jumps[2]
+        assert not may_return_anything(loaded)
+        jumps[5] = other
+        assert may_return_anything(loaded)
+
+        existing: dict[str, Map] = {"jumps": jumps}
+        spec = program(ARRAY, "from_subprogram")
+        assert not may_return_anything(spec)
+        assert may_return_anything(spec, existing)
+        with xdpkit.load(spec, maps=existing) as sharing:
+            assert may_return_anything(sharing)
+
+
+def test_constants_from_a_given_map_are_not_known() -> None:
+    device = Device("able", otherwise=Answer.YES)
+    with xdpkit.load(spec("to_neighbour")) as loaded:
+        existing: dict[str, Map] = {".rodata": loaded.maps[".rodata"]}
+        (known,) = constant_targets(xdpkit.check(loaded, device))
+        assert known == 1
+        assert constant_targets(xdpkit.check(spec("to_neighbour"), device, maps=existing)) == [None]
+        with xdpkit.load(spec("to_neighbour"), maps=existing) as sharing:
+            assert constant_targets(xdpkit.check(sharing, device)) == [None]
 
 
 MEMBERS = "members.c"

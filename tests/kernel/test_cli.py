@@ -110,6 +110,9 @@ def test_json_says_the_same_with_numbers_as_numbers(veth: Veth, pin_root: str) -
     assert {used["name"] for used in program["prog"]["maps"]} == {"hits", "queues", "demo.rodata"}
 
     (hook,) = xdpkit_command("status", *here).json["interfaces"]
+    negotiation = attached.pop("negotiation")
+    assert (negotiation["mode"], negotiation["allowed"]) == ("generic", True)
+    assert attached.pop("overridden") is False
     assert {"schema": 1, **hook} == attached
 
     detached = xdpkit_command("detach", *here, veth.name).json
@@ -207,6 +210,31 @@ def test_missing_privilege_has_a_status_of_its_own(pin_root: str) -> None:
     assert "CAP_BPF" in done.messages
 
 
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="apt-get install util-linux")
+def test_without_perfmon_the_verifier_is_not_taken_at_its_word(
+    pin_root: str, tmp_path: Path
+) -> None:
+    capture = write_pcap(tmp_path / "in.pcap", frame(OPEN))
+    done = xdpkit_command(
+        *("run", shipped("demo.o"), "--input", capture, "--pin-root", pin_root),
+        by=("setpriv", "--bounding-set=-all,+bpf,+net_admin", "--"),
+    )
+    assert (done.status, done.output) == (7, "")
+    assert "lacks CAP_PERFMON" in done.messages
+    assert "prohibited" in done.messages
+
+
+def test_an_attach_whose_output_fails_is_done_all_the_same(veth: Veth, pin_root: str) -> None:
+    arguments = ["attach", "-n", veth.netns, "--pin-root", pin_root, veth.name, shipped("demo.o")]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"xdpkit: write to standard output: No space left on device\n"
+    assert on_hook(veth, pin_root) is not None
+
+
 def test_status_without_privilege_says_what_it_could_not_see(veth: Veth, pin_root: str) -> None:
     if shutil.which("setpriv") is None or shutil.which("nsenter") is None:
         pytest.skip("apt-get install util-linux")
@@ -291,6 +319,19 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     done = xdpkit_command("run", shipped("demo.o"), "--input", capture, "--output", "/dev/null")
     assert done.status == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_packets_go_into_a_pipe_but_not_among_the_table(tmp_path: Path) -> None:
+    capture = write_pcap(tmp_path / "in.pcap", frame(OPEN))
+    arguments = ["run", shipped("demo.o"), "--input", capture, "--output"]
+    refused = xdpkit_command(*arguments, "-")
+    assert (refused.status, refused.output) == (2, "")
+    assert "standard output has the table" in refused.messages
+    piped = subprocess.run(
+        [*COMMAND, *map(str, arguments), "/dev/stdout"], capture_output=True, check=False
+    )
+    assert piped.returncode == 0
+    assert piped.stdout.startswith(capture.read_bytes())
 
 
 def test_a_capture_of_something_else_than_ethernet_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -371,3 +372,21 @@ def test_two_maps_are_equal_only_if_identical() -> None:
     with hash_map() as one, hash_map() as two:
         assert one != two
         assert len({one, two}) == 2
+
+
+def test_a_refused_element_is_named_with_its_map() -> None:
+    with hash_map() as table:
+        table[_key(1)] = _value(1)
+        with pytest.raises(KernelRefused, match=r"set element .* of map .*there already"):
+            table.put(_key(1), _value(2), flags=UpdateFlags.NOEXIST)
+
+
+@pytest.mark.parametrize("change", [Map.put, lambda targets, *pair: targets.update_many([pair])])
+def test_a_devmap_says_where_it_looked_for_the_interface(
+    change: Callable[[Map, int, int], None],
+) -> None:
+    where = r"element 3 of map .*network namespace.* no interface 99999"
+    with _array(MapType.DEVMAP) as targets:
+        with pytest.raises(KernelRefused, match=where) as refused:
+            change(targets, 3, 99999)
+        assert refused.value.errno == errno.EINVAL

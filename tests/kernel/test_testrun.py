@@ -146,3 +146,19 @@ def test_live_frames_never_become_others(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.raises(RequirementUnmet, match="no live frames"),
     ):
         program.run(PACKET, live=True)
+
+
+def test_a_packet_that_no_test_run_takes_is_named_with_the_limit() -> None:
+    with returning(XdpAction.PASS) as program:
+        with pytest.raises(UsageError, match=r"has 1000000 bytes.* at most \d+"):
+            program.run(bytes(1_000_000))
+        assert program.run(PACKET).action is XdpAction.PASS
+
+
+@pytest.mark.needs("live-frames")
+def test_a_live_frame_fits_into_a_page() -> None:
+    with (
+        returning(XdpAction.DROP) as program,
+        pytest.raises(UsageError, match=r"has 4096 bytes.*fits into a page"),
+    ):
+        program.run(bytes(4096), live=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdpkit.kernel.verifier import MAX_LINE, MAX_LINES, read_log
+from xdpkit.kernel.verifier import MAX_LINE, MAX_LINES, is_for_lack_of_perfmon, read_log
 
 PACKET = """\
 func#0 @0
@@ -94,3 +94,20 @@ def test_any_text_gives_a_short_excerpt(log: str) -> None:
     complaint = read_log(log)
     assert len(complaint.excerpt) <= MAX_LINES
     assert all(len(line) <= MAX_LINE for line in complaint.excerpt)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "R4 pointer comparison prohibited",
+        "R2 pointer arithmetic with <<= operator prohibited",
+        "R1 leaks addr into map",
+        "leaking pointer from stack off -8",
+    ],
+)
+def test_what_only_processes_without_perfmon_hear_is_known(message: str) -> None:
+    assert is_for_lack_of_perfmon(message)
+
+
+def test_other_complaints_are_the_programs() -> None:
+    assert not is_for_lack_of_perfmon("R0 !read_ok")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from xdpkit.analysis.subject import ByteOrder, Function, Reference, Subject, SubjectMap
@@ -22,6 +23,7 @@ from xdpkit.obj.spec import (
     LinkedProgram,
     MapSpec,
     Object,
+    Pinning,
     ProgramSpec,
     RelocationKind,
 )
@@ -31,38 +33,48 @@ _FUNC_INFO = struct.Struct("=II")
 _LINE_INFO = struct.Struct("=IIII")
 
 
-def subject_of(spec: ProgramSpec, target: Btf | Sequence[Btf] | None = None) -> Subject:
+def subject_of(
+    spec: ProgramSpec,
+    target: Btf | Sequence[Btf] | None = None,
+    *,
+    open_maps: AbstractSet[str] = frozenset(),
+) -> Subject:
     """Return a program of an object file, linked, with its variables as they are set now.
 
     Constants are what is in ``.rodata``: what the kernel fills in (``.kconfig``) or anybody can
     change (``.data``, ``.bss``) is not. Programs that the object puts into its program arrays are
-    taken to stay there.
+    taken to stay there; what else is in an array that is shared through a pin is not known.
 
     Args:
         spec: the program.
         target: types of the kernel (then of its modules) that it is to run on. None: relocations
             are left as the compiler made them, and whether the kernel has a weak symbol is open.
+        open_maps: names of maps that may hold something else than the object puts there.
 
     Raises:
         ObjectFormatError: the program cannot be linked, or a relocation is malformed.
         RequirementUnmet: the target's types give no usable answer to a relocation.
     """
     targets = (target,) if isinstance(target, Btf) else tuple(target or ())
-    return _Reader(spec.object, targets).subject(spec)
+    return _Reader(spec.object, targets, open_maps).subject(spec)
 
 
 class _Reader:
     """Makes subjects of one object's programs, each once."""
 
-    def __init__(self, obj: Object, targets: tuple[Btf, ...]) -> None:
+    def __init__(self, obj: Object, targets: tuple[Btf, ...], open_maps: AbstractSet[str]) -> None:
         self._object = obj
+        self._open_maps = open_maps
         self._byteorder: ByteOrder = "little" if obj.byteorder == "little" else "big"
         self._targets = targets
         self._subjects: dict[str, Subject] = {}
         self._programs: dict[str, dict[int, Subject]] = {
             name: {}
             for name, found in obj.maps.items()
-            if found.values and found.type == MapType.PROG_ARRAY
+            if found.values
+            and found.type == MapType.PROG_ARRAY
+            and found.pinning is not Pinning.BY_NAME
+            and name not in open_maps
         }
         self._maps = {name: self._map(found) for name, found in obj.maps.items()}
 
@@ -174,7 +186,12 @@ class _Reader:
 
     def _map(self, spec: MapSpec) -> SubjectMap:
         section = spec.data_section
-        is_constant = spec.is_frozen and section is not None and section.startswith(".rodata")
+        is_constant = (
+            spec.is_frozen
+            and section is not None
+            and section.startswith(".rodata")
+            and spec.name not in self._open_maps
+        )
         return SubjectMap(
             name=spec.name,
             type=spec.type,

@@ -14,8 +14,9 @@ from typing import NoReturn
 import click
 
 from xdpkit import __version__
+from xdpkit.cli import streams
 from xdpkit.cli.command import COMMON_OPTIONS
-from xdpkit.cli.render import emit_json, message, printable
+from xdpkit.cli.render import complain, emit_json, message, printable
 from xdpkit.errors import CompileError, UsageError, XdpkitError
 
 PROG = "xdpkit"
@@ -78,9 +79,7 @@ click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s"
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks is no reason to fail.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     try:
         instruction = os.environ.get(COMPLETE_VARIABLE)
         if instruction is not None:
@@ -91,25 +90,30 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
-        # Python flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
+    except streams.OutputFailed as error:
+        message(str(error))
+        status = error.exit_code
+    streams.settle()
     sys.exit(status)
 
 
 def execute(args: Sequence[str]) -> int:
-    """Run the command and return its exit status; errors are shown, interrupts go through."""
+    """Run the command and return its exit status.
+
+    Errors are shown; interrupts, and those of a standard output that takes no more, go through.
+    """
     try:
         with cli.make_context(PROG, list(args)) as context:
             cli.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        complain(error.format_message())
         return UsageError.exit_code
     except click.ClickException as error:
         return _show(_usage_error(error), args)
-    except BrokenPipeError:
+    except (BrokenPipeError, streams.OutputFailed):
         raise
     except XdpkitError as error:
         return _show(error, args)
@@ -156,7 +160,7 @@ def _show(error: XdpkitError, args: Sequence[str]) -> int:
         )
     else:
         if isinstance(error, CompileError) and error.log:
-            click.echo(printable(error.log.rstrip(), keep="\n\t"), err=True)
+            complain(printable(error.log.rstrip(), keep="\n\t"))
             error = CompileError(
                 error.what, cause="it does not compile, see above", remedy=error.remedy
             )

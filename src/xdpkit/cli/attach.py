@@ -61,7 +61,7 @@ def command(
     already is left as it is. A program that needs what the interface does not offer is refused, as
     'xdpkit check' tells.
     """
-    from xdpkit.cli.verdicts import overridden
+    from xdpkit.cli.verdicts import overridden, tolerated
     from xdpkit.hook import Mode, attach, status
     from xdpkit.hook.check import check
     from xdpkit.negotiation import Policy
@@ -95,9 +95,18 @@ def command(
             pin_root=pin_root,
         ) as attached,
     ):
+        negotiation = attached.negotiation
+        tolerated(negotiation)
         if settings.json:
             (hook,) = status(netns=settings.netns, iface=iface, pin_root=pin_root)
-            emit_json(hook.to_dict(), pretty=settings.pretty)
+            emit_json(
+                {
+                    **hook.to_dict(),
+                    "negotiation": negotiation.to_dict(),
+                    "overridden": not negotiation.is_allowed,
+                },
+                pretty=settings.pretty,
+            )
             return
         name = attached.interface.name
         emit(

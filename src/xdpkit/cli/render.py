@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import textwrap
@@ -39,7 +40,13 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def message(text: str) -> None:
     """Print a message for a person, to standard error."""
-    click.echo(f"xdpkit: {printable(text, keep=chr(10))}", err=True)
+    complain(f"xdpkit: {printable(text, keep=chr(10))}")
+
+
+def complain(text: str) -> None:
+    """Print a text to standard error; where that takes nothing, nobody can be told."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def emit_json(data: Mapping[str, object], *, pretty: bool) -> None:

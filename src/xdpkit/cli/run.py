@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
+import stat
 import sys
 import tempfile
 from collections import Counter
@@ -41,10 +41,6 @@ from xdpkit.uapi.bpf import ProgFlags, XdpAction
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Program
-
-# bpf_prog_test_run_xdp() in net/bpf/test_run.c: a page less XDP_PACKET_HEADROOM and what an skb
-# needs behind the data (struct skb_shared_info, 320 bytes on 64-bit machines).
-_LINEAR_ROOM = mmap.PAGESIZE - 256 - 320
 
 _KEPT = frozenset({XdpAction.PASS, XdpAction.TX, XdpAction.REDIRECT})
 
@@ -165,7 +161,7 @@ def _run_one(
     repeat: int,
     has_frags: bool,
 ) -> None:
-    from xdpkit.kernel.testrun import MIN_PACKET
+    from xdpkit.kernel.testrun import LINEAR_ROOM, MIN_PACKET
 
     if packet.linktype != LINKTYPE_ETHERNET:
         raise UsageError(
@@ -176,7 +172,7 @@ def _run_one(
         tally.too_short += 1
         return
     # Kernels run it all the same, over the beginning of the packet: what no driver would do.
-    if not has_frags and len(packet.data) > _LINEAR_ROOM:
+    if not has_frags and len(packet.data) > LINEAR_ROOM:
         tally.too_long += 1
         return
     result = program.run(packet.data, repeat=repeat)
@@ -280,14 +276,18 @@ def _replacing(path: str | None) -> Iterator[BinaryIO | None]:
         yield None
         return
     what = f"write {path!r}"
-    target = Path(path).resolve()
+    if path == "-":
+        raise UsageError(
+            what, cause="standard output has the table", remedy="give the packets a file or a pipe"
+        )
     with contextlib.ExitStack() as opened:
         # A device or a pipe is written to, not replaced.
-        if target.exists() and not target.is_file():
+        if _is_special(path):
             with _usage_errors(what):
-                stream = opened.enter_context(open(target, "wb"))
+                stream = opened.enter_context(open(path, "wb"))
             yield stream
             return
+        target = Path(path).resolve()
         with _usage_errors(what):
             descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=".xdpkit-")
         opened.callback(Path(partial).unlink, missing_ok=True)
@@ -295,6 +295,14 @@ def _replacing(path: str | None) -> Iterator[BinaryIO | None]:
             yield output
         os.chmod(partial, 0o666 & ~_umask())
         os.replace(partial, target)
+
+
+def _is_special(path: str) -> bool:
+    # The path as it was given: /dev/stdout resolves to a name that no pipe has.
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -45,6 +45,15 @@ def overridden(negotiation: Negotiation) -> None:
         message(f"overridden by --force: {sentence(verdict)}")
 
 
+def tolerated(negotiation: Negotiation) -> None:
+    """Say on standard error what an attached program lacks all the same."""
+    if negotiation.is_allowed:
+        for verdict in negotiation.refused:
+            message(f"let in by --policy report: {sentence(verdict)}")
+    for verdict in negotiation.degraded:
+        message(f"degraded: {sentence(verdict)}")
+
+
 def _rows(verdicts: Iterable[Verdict]) -> Iterator[list[str]]:
     fine: defaultdict[Answer, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer, Device, Finding
-from xdpkit.errors import UsageError
+from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.hook.mode import Mode
 from xdpkit.interfaces import device_of
 from xdpkit.negotiation import Negotiation, Policy, Target, negotiate
@@ -16,7 +17,7 @@ from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Map, Program
-    from xdpkit.obj import ProgramSpec
+    from xdpkit.obj import MapSpec, ProgramSpec
 
 _DEVMAPS = (MapType.DEVMAP, MapType.DEVMAP_HASH)
 _NOT_FOLLOWED = "its instructions are not known: it was not loaded from an object file here"
@@ -42,14 +43,15 @@ def check(
         xdpkit.check(obj.programs["fw"], Device.from_json(text, source="fleet/mlx5.json"))
 
     Args:
-        program: from an object file, with its variables as they are set now; or a loaded one. Of
-            one that this process did not load nothing is known.
+        program: from an object file, with its variables as they are set now; or a loaded one, with
+            those that it was loaded with. Of one that this process did not load nothing is known.
         device: an interface of this host, or one as data (a profile).
         mode: None asks for native mode.
         policy: what becomes of what is not known.
         targets: the interfaces that it redirects to. One that the program names by a constant
             index, and those in ``maps``, are looked at without being named.
-        maps: maps that the program will use, by name: what devmaps hold is looked at.
+        maps: maps that the program will use, by name: what devmaps hold is looked at; what
+            program arrays and constants hold is not known.
         netns: name or path of the interfaces' network namespace; None: the caller's own.
 
     Raises:
@@ -59,7 +61,7 @@ def check(
     """
     mode = mode or Mode.NATIVE
     is_live = not isinstance(device, Device)
-    requirements = _needs(program, is_live)
+    requirements = _needs(program, is_live, maps or {})
     named = [_target(target, netns) for target in targets]
     kernel: Mapping[str, Finding] = {}
     if not isinstance(device, Device):
@@ -86,7 +88,7 @@ def _kernel(requirements: Requirements) -> dict[str, Finding]:
     )
 
 
-def _needs(program: ProgramSpec | Program, is_live: bool) -> Requirements:
+def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Map]) -> Requirements:
     from xdpkit.obj.spec import ProgramSpec
 
     spec = program if isinstance(program, ProgramSpec) else program.spec
@@ -95,15 +97,38 @@ def _needs(program: ProgramSpec | Program, is_live: bool) -> Requirements:
         return Requirements(
             program.name, (Requirement("frags", optional=True),), notes=(_NOT_FOLLOWED,)
         )
+    open_maps: AbstractSet[str] = given.keys()
+    if not isinstance(program, ProgramSpec):
+        open_maps = frozenset(_changed(program, spec.object.maps))
     fits_kernel = spec.object.code.core or any(
         extern.is_weak for extern in spec.object.externs.values()
     )
     if not is_live or not fits_kernel:
-        return needs_of(spec)
+        return needs_of(spec, open_maps=open_maps)
     from xdpkit.kernel.btf import KernelTypes
 
     with KernelTypes() as types:
-        return needs_of(spec, types)
+        return needs_of(spec, types, open_maps=open_maps)
+
+
+def _changed(program: Program, specs: Mapping[str, MapSpec]) -> Iterator[str]:
+    """Yield the maps of a loaded program that may not hold what its object puts there."""
+    for name, spec in specs.items():
+        if name not in program.made:
+            yield name
+        elif spec.type == MapType.PROG_ARRAY and spec.values:
+            live = program.maps.get(name)
+            if live is None or not _holds(live, program.made[name]):
+                yield name
+
+
+def _holds(live: Map, members: Mapping[int, int]) -> bool:
+    """Return whether a program array is known to hold these programs, and no others."""
+    try:
+        return dict(live.items()) == members
+    except XdpkitError:
+        # It may be closed, or not for reading.
+        return False
 
 
 def _maps(program: ProgramSpec | Program, given: Mapping[str, Map] | None) -> Mapping[str, Map]:
@@ -124,8 +149,13 @@ def _constant_targets(requirements: Requirements, netns: str | None) -> Iterator
     """Yield the interfaces that the program names by index; bpf_redirect() means its own netns."""
     for redirect in requirements.of("redirect-ifindex"):
         if redirect.ifindex is not None:
-            device = _by_index(redirect.ifindex, netns, absent=Answer.NO)
-            yield Target(device, ifindex=redirect.ifindex)
+            try:
+                device = device_of(redirect.ifindex, netns=netns)
+            except UsageError as error:
+                device = _not_found(redirect.ifindex, Answer.NO, error)
+                yield Target(device, ifindex=redirect.ifindex, is_absent=True)
+            else:
+                yield Target(device, ifindex=redirect.ifindex)
 
 
 def _targets_in(maps: Mapping[str, Map], netns: str | None) -> Iterator[Target]:
@@ -135,13 +165,13 @@ def _targets_in(maps: Mapping[str, Map], netns: str | None) -> Iterator[Target]:
             # They were looked up in the namespace of whoever put them there.
             for value in found.values():
                 ifindex = int(getattr(value, "ifindex", value))
-                yield Target(_by_index(ifindex, netns, absent=Answer.UNKNOWN), map=name)
+                try:
+                    device = device_of(ifindex, netns=netns)
+                except UsageError as error:
+                    device = _not_found(ifindex, Answer.UNKNOWN, error)
+                yield Target(device, map=name)
 
 
-def _by_index(ifindex: int, netns: str | None, *, absent: Answer) -> Device:
-    try:
-        return device_of(ifindex, netns=netns)
-    except UsageError as error:
-        name = f"interface {ifindex}"
-        finding = Finding("redirect-target", absent, error.cause)
-        return Device(name, findings={finding.capability: finding})
+def _not_found(ifindex: int, answer: Answer, error: UsageError) -> Device:
+    finding = Finding("redirect-target", answer, error.cause)
+    return Device(f"interface {ifindex}", findings={finding.capability: finding})

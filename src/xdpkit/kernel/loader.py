@@ -51,7 +51,7 @@ def load(
         RequirementUnmet: the kernel lacks something that the program needs.
         UsageError: an existing map is not what the program needs.
         ObjectFormatError: the object is malformed.
-        MissingPrivilege: CAP_BPF and CAP_NET_ADMIN are needed, for tracing CAP_PERFMON.
+        MissingPrivilege: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed.
         KernelRefused: the kernel refused something else.
     """
     options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import sys
 from collections.abc import (
     Callable,
     ItemsView,
@@ -37,6 +39,9 @@ _ErrorType = type[BaseException]
 
 # What a kernel or a map type without batches says.
 _NO_BATCH = frozenset({bpf.ENOTSUPP, errno.EINVAL, errno.EOPNOTSUPP})
+
+
+_DEVMAPS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +232,19 @@ class Map(Handle, MutableMapping[Any, Any]):
         keys, values = self._codecs
         for vet in self.vets:
             vet(value)
-        bpf.map_update(self.fileno(), keys.encode(key), values.encode(value), flags=flags)
+        self._update_one(keys.encode(key), values.encode(value), flags)
+
+    def _update_one(self, key: bytes, value: bytes, flags: int) -> None:
+        try:
+            bpf.map_update(self.fileno(), key, value, flags=flags)
+        except KernelRefused as error:
+            cause = error.cause
+            if error.errno == errno.EINVAL and self.type in _DEVMAPS:
+                cause = _missing_interface(value) or cause
+            what = f"set element {self._codecs[0].decode(key)!r} of map {self.name}"
+            raise KernelRefused(
+                what, errno=error.errno or 0, cause=cause, remedy=error.remedy
+            ) from None
 
     def __delitem__(self, key: Any) -> None:
         if not bpf.map_delete(self.fileno(), self._codecs[0].encode(key)):
@@ -336,7 +353,7 @@ class Map(Handle, MutableMapping[Any, Any]):
             return
         # The first that was refused says why; all of them go this way where there are no batches.
         for key, value in encoded[done:]:
-            bpf.map_update(self.fileno(), key, value, flags=flags)
+            self._update_one(key, value, flags)
 
     def delete_many(self, keys: Iterable[Any]) -> int:
         """Delete the elements with these keys, as far as they are there; return how many were."""
@@ -469,6 +486,16 @@ def _split(batch: bpf.Batch, key_size: int, value_size: int) -> Iterator[tuple[b
     for number in range(batch.count):
         key, value = number * key_size, number * value_size
         yield batch.keys[key : key + key_size], batch.values[value : value + value_size]
+
+
+def _missing_interface(value: bytes) -> str | None:
+    """Return why a devmap refuses a value, None where its interface is there."""
+    ifindex = int.from_bytes(value[:4], sys.byteorder)
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return f"the caller's network namespace, where a devmap looks, has no interface {ifindex}"
+    return None
 
 
 def map_ids() -> Iterator[int]:

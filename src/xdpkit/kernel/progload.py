@@ -7,12 +7,14 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 
-from xdpkit.errors import KernelRefused, RequirementUnmet, VerifierError
+from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, VerifierError
 from xdpkit.kernel import verifier
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import LogBuffer, NewProgram
 from xdpkit.syscalls.fd import Fd
+from xdpkit.syscalls.privilege import lacks
 from xdpkit.uapi.bpf import ProgFlags
+from xdpkit.uapi.capability import Capability
 
 _FIRST_LOG = 1 << 20
 # bpf_verifier_log_attr_valid(): Linux 5.2 and later take logs of up to 1 GiB, older ones 16 MiB.
@@ -36,6 +38,7 @@ def load_program(
     Raises:
         VerifierError: the verifier refused it; the log is complete.
         KernelRefused: it was refused for another reason.
+        MissingPrivilege: the verifier allows it to processes with CAP_PERFMON.
         RequirementUnmet: this kernel lacks what the program cannot do without.
     """
     try:
@@ -79,8 +82,17 @@ def _attempt(new: NewProgram, what: str, log_level: int) -> tuple[Fd, str]:
         return fd, log.text()
 
 
-def _verifier_error(what: str, number: int, log: str) -> VerifierError:
+def _verifier_error(what: str, number: int, log: str) -> VerifierError | MissingPrivilege:
     complaint = verifier.read_log(log)
+    if complaint.message and verifier.is_for_lack_of_perfmon(complaint.message):
+        names = " and ".join(c.kernel_name for c in lacks((Capability.PERFMON,)))
+        if names:
+            return MissingPrivilege(
+                what,
+                cause=f"this process lacks {names}, so the verifier refuses it:"
+                f" {complaint.message}",
+                remedy=f"run it as root (sudo), or give it {names}",
+            )
     lines = "".join(f"\n    {line}" for line in complaint.excerpt)
     return VerifierError(
         what,

@@ -78,7 +78,10 @@ class Program(Handle):
     Attributes:
         maps: the maps that it uses, by their names in the object file; empty if it was not loaded
             by this process.
-        spec: what it was loaded from; None if this process did not load it.
+        spec: what it was loaded from, with the variables as they were set then; None if this
+            process did not load it.
+        made: the maps that were made with it, by name; of program arrays, the ids of what was put
+            into which slot. Others were given, or pinned before.
         attach_to: the tracepoint that it is for, None for other types.
         notes: what it had to do without on this kernel.
         log: the verifier's log, empty unless one was asked for.
@@ -94,6 +97,7 @@ class Program(Handle):
         maps: Mapping[str, Map] = MappingProxyType({}),
         owned: ExitStack | None = None,
         spec: ProgramSpec | None = None,
+        made: Mapping[str, Mapping[int, int]] = MappingProxyType({}),
         attach_to: str | None = None,
         notes: tuple[str, ...] = (),
         log: str = "",
@@ -106,6 +110,7 @@ class Program(Handle):
             maps: what it uses.
             owned: what to close with the program.
             spec: what it was loaded from.
+            made: the maps made with it, and what was put into program arrays.
             attach_to: the tracepoint that it is for.
             notes: what it had to do without.
             log: what the verifier said.
@@ -120,6 +125,7 @@ class Program(Handle):
         self._name = name or self._info.name
         self.maps = MappingProxyType(dict(maps))
         self.spec = spec
+        self.made = made
         self.attach_to = attach_to
         self.notes = notes
         self.log = log

@@ -58,10 +58,12 @@ class Session:
     """A load in progress: a context manager that closes and unpins what was not handed over."""
 
     def __init__(self, obj: Object, options: Options) -> None:
-        self._obj = obj
+        # What is loaded is what is set now, and negotiated later as what was loaded.
+        self._obj = obj.snapshot()
         self._options = options
         self._maps: dict[str, Map] = {}
         self._created: set[str] = set()
+        self._members: dict[str, dict[int, int]] = {}
         self._programs: dict[str, Fd] = {}
         self._used: dict[str, set[str]] = {}
         self._logs: dict[str, str] = {}
@@ -104,6 +106,10 @@ class Session:
         for spec in wanted.maps:
             if spec.type == MapType.PROG_ARRAY:
                 self._fill(spec, {name: fd.fileno() for name, fd in self._programs.items()})
+                self._members[spec.name] = {
+                    slot: int(bpf.prog_info(self._programs[name].fileno())[0].id)
+                    for slot, name in spec.values.items()
+                }
 
     def hand_over_program(self, name: str) -> Program:
         """Return one program, which owns the maps; the others live in its program arrays."""
@@ -131,6 +137,7 @@ class Session:
             maps={each: self._maps[each] for each in self._maps if each in maps},
             owned=owned.pop_all() if owned else None,
             spec=self._obj.programs[name],
+            made={each: self._members.get(each, {}) for each in self._created},
             attach_to=self._obj.programs[name].attach_to,
             notes=tuple(self._notes),
             log=self._logs[name],

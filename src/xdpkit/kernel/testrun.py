@@ -28,6 +28,15 @@ _MAX_LIVE_BATCH = 256
 _MAX_REPEAT = (1 << 32) - 1
 # How much a program can add: the headroom at the front, and at the end the rest of the last page.
 _GROWTH = XDP_PACKET_HEADROOM + mmap.PAGESIZE
+# struct skb_shared_info, which an skb has behind the data, takes 320 bytes on 64-bit machines.
+LINEAR_ROOM = mmap.PAGESIZE - XDP_PACKET_HEADROOM - 320
+"""Bytes of a packet, metadata included, that are in one page, as programs without frags need."""
+
+# struct xdp_page_head, which live frames begin with.
+_LIVE_HEAD = 112
+# Kernels may be built with more; the length is looked at only where one refused it.
+_FRAGMENTS = 17
+_LONGEST = LINEAR_ROOM + _FRAGMENTS * mmap.PAGESIZE
 _XDP_MD_SIZE = ctypes.sizeof(attr.XdpMd)
 _ACTIONS = {int(action): action for action in XdpAction}
 
@@ -185,6 +194,7 @@ def _run(fd: int, request: TestRun, what: str) -> TestRunOutcome:
         if request.flags and error.errno == errno.EINVAL and is_absent("live-frames"):
             cause = "this kernel's test run has no live frames (Linux 5.18)"
             raise RequirementUnmet(what, cause=cause) from None
+        _check_length(error, request, what)
         raise
     if request.data_out_size and outcome.data_size > request.data_out_size:
         raise KernelRefused(
@@ -194,6 +204,28 @@ def _run(fd: int, request: TestRun, what: str) -> TestRunOutcome:
             f" for {request.data_out_size}",
         )
     return outcome
+
+
+def _check_length(error: KernelRefused, request: TestRun, what: str) -> None:
+    """Raise the UsageError that an errno stands for where the packet is too long."""
+    from xdpkit.probes import is_absent
+
+    length = len(request.data or b"")
+    in_a_page = LINEAR_ROOM - _LIVE_HEAD if request.flags else LINEAR_ROOM
+    # bpf_prog_test_run_xdp(): no room for another fragment.
+    if error.errno == errno.ENOMEM and length > _LONGEST:
+        limit = f"{_LONGEST}, a page and {_FRAGMENTS} fragments (CONFIG_MAX_SKB_FRAGS)"
+    # Live frames are within one page, as is all before Linux 5.18.
+    elif (
+        error.errno == errno.EINVAL
+        and length > in_a_page
+        and (request.flags or is_absent("xdp-frags"))
+    ):
+        limit = f"{in_a_page}, what fits into a page"
+    else:
+        return
+    cause = f"the packet has {length} bytes, metadata included; the kernel takes at most {limit}"
+    raise UsageError(what, cause=cause) from None
 
 
 def _split(outcome: TestRunOutcome) -> tuple[XdpContext | None, bytes]:

@@ -52,6 +52,20 @@ def read_log(log: str) -> Complaint:
     return Complaint(_shortened(message), _excerpt(lines), _remedy(lines))
 
 
+# The checks that bpf_token_capable(…, CAP_PERFMON) lifts, in kernel/bpf/verifier.c.
+_UNPRIVILEGED = re.compile(
+    r"pointer comparison prohibited|pointer arithmetic|leak(?:s|ing)? (?:addr|pointer)"
+)
+
+
+def is_for_lack_of_perfmon(message: str) -> bool:
+    """Whether the complaint is one that processes without CAP_PERFMON hear for good programs.
+
+    With the capability the verifier says some of these things, too, and means the program.
+    """
+    return _UNPRIVILEGED.search(message) is not None
+
+
 def _excerpt(lines: list[str]) -> tuple[str, ...]:
     kept: list[str] = []
     has_source = False

@@ -57,7 +57,9 @@ def _transmits(
 
 
 def _finding(target: Target, name: str, mode: str) -> Finding:
-    return Finding(name, Answer.YES, _GENERIC) if mode == "generic" else target.device.finding(name)
+    if mode == "generic" and not target.is_absent:
+        return Finding(name, Answer.YES, _GENERIC)
+    return target.device.finding(name)
 
 
 def _not_named(requirement: Requirement, policy: Policy) -> Verdict:

@@ -41,11 +41,13 @@ class Target:
         device: what is known about it.
         map: the map that holds it. ifindex: its index, where the program names it by that.
             With neither it stands for whatever the program redirects to.
+        is_absent: there certainly is no such interface: no mode helps.
     """
 
     device: Device
     map: str | None = None
     ifindex: int | None = None
+    is_absent: bool = False
 
     def serves(self, requirement: Requirement) -> bool:
         """Whether a redirect goes to this interface."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.uapi.bpf import AttachType, MapFlags, MapType, ProgFlags, ProgType
@@ -236,3 +237,13 @@ class Object:
     btf: Btf | None
     skipped: tuple[str, ...]
     code: Code = field(repr=False, compare=False)
+
+    def snapshot(self) -> Object:
+        """Return the object with its variables as they are set now, whatever is set later."""
+        programs: dict[str, ProgramSpec] = {}
+        found = replace(
+            self, programs=MappingProxyType(programs), variables=self.variables.snapshot()
+        )
+        for name, spec in self.programs.items():
+            programs[name] = replace(spec, object=found)
+        return found

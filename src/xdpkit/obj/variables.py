@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from copy import copy
 from dataclasses import dataclass
 
 from xdpkit.btf import Btf, types
@@ -104,6 +105,12 @@ class Variables(MutableMapping[str, object]):
         if contents is not None:
             return bytes(contents)
         return self._sections[section].data or bytes(self._sections[section].size)
+
+    def snapshot(self) -> Variables:
+        """Return the variables as they are set now; setting them here changes nothing there."""
+        found = copy(self)
+        found._contents = {name: bytearray(data) for name, data in self._contents.items()}
+        return found
 
     def _encode(self, variable: Variable, value: object) -> bytes:
         if isinstance(value, bytes | bytearray) and len(value) == variable.size:

@@ -12,6 +12,7 @@ from xdpkit.requirements.requirement import Origin, Requirement, Requirements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from xdpkit.btf import Btf
     from xdpkit.obj import ProgramSpec
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "Requirement", "Requirements", "needs_of"]
 
 
-def needs_of(spec: ProgramSpec, target: Btf | Sequence[Btf] | None = None) -> Requirements:
+def needs_of(
+    spec: ProgramSpec,
+    target: Btf | Sequence[Btf] | None = None,
+    *,
+    open_maps: AbstractSet[str] = frozenset(),
+) -> Requirements:
     """Return what a program needs; see :func:`xdpkit.requirements.program.needs_of`."""
     from xdpkit.requirements import program
 
-    return program.needs_of(spec, target)
+    return program.needs_of(spec, target, open_maps=open_maps)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from xdpkit.analysis import Analysis, analyse, subject_of
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from xdpkit.obj import ProgramSpec
 
 
-def needs_of(spec: ProgramSpec, target: Btf | Sequence[Btf] | None = None) -> Requirements:
+def needs_of(
+    spec: ProgramSpec,
+    target: Btf | Sequence[Btf] | None = None,
+    *,
+    open_maps: AbstractSet[str] = frozenset(),
+) -> Requirements:
     """Return what a program of an object file needs, with its variables as they are set now.
 
     Programs that the object puts into its program arrays count, where they can be called.
@@ -23,6 +29,8 @@ def needs_of(spec: ProgramSpec, target: Btf | Sequence[Btf] | None = None) -> Re
     Args:
         spec: the program.
         target: types of the kernel that it is to run on, for CO-RE; None: as it was compiled.
+        open_maps: names of maps that may hold something else than the object puts there: what is
+            in such a program array, or in such constants, is not known.
 
     Raises:
         ObjectFormatError: the program or the object's declarations are malformed.
@@ -33,18 +41,21 @@ def needs_of(spec: ProgramSpec, target: Btf | Sequence[Btf] | None = None) -> Re
     while waiting:
         program = waiting.pop(0)
         if program.name not in found:
-            analysis = analyse(subject_of(program, target))
+            analysis = analyse(subject_of(program, target, open_maps=open_maps))
             found[program.name] = analysis, program
-            waiting += _callees(analysis, program)
+            waiting += _callees(analysis, program, open_maps)
     (analysis, _), *callees = found.values()
     return requirements_of(analysis, spec, callees=callees)
 
 
-def _callees(analysis: Analysis, spec: ProgramSpec) -> Iterator[ProgramSpec]:
+def _callees(
+    analysis: Analysis, spec: ProgramSpec, open_maps: AbstractSet[str]
+) -> Iterator[ProgramSpec]:
     """Yield the programs that a program's tail calls can reach, as far as the object says."""
     for call in analysis.tail_calls:
         for array in call.arrays:
-            values = spec.object.maps[array].values if array in spec.object.maps else {}
+            is_known = array in spec.object.maps and array not in open_maps
+            values = spec.object.maps[array].values if is_known else {}
             for slot, name in values.items():
                 reached = call.indices is None or slot in call.indices
                 if reached and name in spec.object.programs:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import xdpkit
 from tests.corpus import build
 from tests.corpus_actions import cases
 from xdpkit.analysis import analyse, subject_of
-from xdpkit.obj.spec import Object
+from xdpkit.obj.spec import Object, Pinning
 from xdpkit.uapi.bpf import AttachType, ProgFlags
 
 CLANGS = [compiler for compiler in build.compilers() if compiler.family == "clang"]
@@ -111,3 +113,40 @@ def test_program_arrays_hold_what_the_object_puts_there(compiler: build.Compiler
         2: "drops",
     }
     assert subject.maps["others_fill"].programs is None
+
+
+def test_what_an_open_program_array_holds_is_not_known(compiler: build.Compiler) -> None:
+    spec = cases.read(cases.FOLDER / "tail_calls.c", compiler).programs["empty_slot"]
+    subject = subject_of(spec, open_maps={"filled"})
+    assert subject.maps["filled"].programs is None
+    found = analyse(subject).actions
+    assert found.any
+    assert "tail call" in str(found.unknown[0].cause)
+
+
+def test_a_program_array_that_is_shared_through_a_pin_is_open(compiler: build.Compiler) -> None:
+    obj = cases.read(cases.FOLDER / "tail_calls.c", compiler)
+    shared = replace(obj.maps["filled"], pinning=Pinning.BY_NAME)
+    spec = obj.programs["empty_slot"]
+    pinned = replace(spec, object=replace(obj, maps={**obj.maps, "filled": shared}))
+    assert subject_of(pinned).maps["filled"].programs is None
+
+
+def test_constants_in_an_open_map_are_not_known(compiler: build.Compiler) -> None:
+    spec = cases.read(cases.FOLDER / "maps.c", compiler).programs["constant_variable"]
+    assert analyse(subject_of(spec, open_maps={".rodata"})).actions.any
+
+
+def test_a_snapshot_keeps_the_variables_that_were_set(compiler: build.Compiler) -> None:
+    obj = cases.read(cases.FOLDER / "maps.c", compiler)
+    before = obj.snapshot()
+    obj.variables["configured"] = 42
+    after = obj.snapshot()
+    obj.variables["configured"] = 1
+    after.variables["configured"] = 41
+    assert [actions(each, "constant_variable") for each in (before, obj, after)] == [
+        "TX",
+        "DROP",
+        "41",
+    ]
+    assert all(spec.object is before for spec in before.programs.values())

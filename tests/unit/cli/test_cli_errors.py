@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -136,3 +137,36 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
             check=False,
         )
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run ``xdpkit`` as ``$X`` in a shell."""
+    environment = {**os.environ, "X": f"{shlex.quote(sys.executable)} -m xdpkit"}
+    return subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", ["--help", "-j inspect no-such-file", "inspect no-such-file -p"])
+def test_a_full_disk_is_told_once_and_is_no_bug(
+    args: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    done = shell(f"$X {args} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "xdpkit: write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "2>/dev/full", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_or_full_changes_no_exit_status(
+    closed: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "fw.o"
+    path.write_bytes(firewall.build())
+    done = shell(f"$X inspect {path} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = shell(f"$X fly {closed}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert shell(f"$X -j fly {closed}").returncode == 2

@@ -22,7 +22,7 @@ def test_it_says_what_it_needs_and_shows_the_program() -> None:
     assert "this process lacks CAP_SYS_ADMIN and CAP_NET_ADMIN" in " ".join(outcome.output.split())
     assert "$ xdpkit inspect demo.o\n" in outcome.output
     assert "const volatile __u16 blocked_port" in outcome.output
-    assert "CAP_BPF and CAP_NET_ADMIN" in outcome.output
+    assert "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" in outcome.output
     assert os.getcwd() == before
 
 

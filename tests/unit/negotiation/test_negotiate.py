@@ -205,6 +205,17 @@ class TestTargets:
         )
         assert found.outcome is ACCEPTED
 
+    def test_an_interface_that_is_not_there_transmits_in_no_mode(self) -> None:
+        no_answer = findings({"redirect-target": Answer.NO}, "no such interface")
+        constant = Requirement("redirect-ifindex", ifindex=77)
+        gone = Target(Device("interface 77", findings=no_answer), ifindex=77, is_absent=True)
+        for mode in ("native", "generic"):
+            found = negotiate(program(constant), FULL, mode=mode, targets=[gone])
+            assert verdict_on(found, "redirect-target").outcome is REFUSED
+        other = negotiate(program(constant), NOT_NATIVE, targets=[gone])
+        assert other.outcome is REFUSED
+        assert other.remedies == ()
+
     def test_each_redirect_is_held_against_the_targets_that_it_goes_to(self) -> None:
         other = Requirement("redirect-devmap", origins=at(50), map="backup")
         constant = Requirement("redirect-ifindex", origins=at(60), ifindex=7)

@@ -40,6 +40,12 @@ def test_each_action_is_needed_with_its_line() -> None:
         assert str(item.origin).startswith("negotiated.c:")
 
 
+def test_programs_in_an_open_array_are_not_known() -> None:
+    spec = corpus("program_array.c").programs["constant_slot"]
+    (unknown,) = needs_of(spec, open_maps={"jumps", "empty_jumps"}).of("action-any")
+    assert "from tail call through jumps" in unknown.detail
+
+
 def test_a_redirect_needs_the_action_the_map_and_the_helper() -> None:
     found = needs("to_ports")
     assert names(found) == [

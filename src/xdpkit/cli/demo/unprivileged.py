@@ -64,9 +64,9 @@ def tell_without_privilege(settings: Settings, missing: str) -> None:
 
 def _needs() -> Iterator[tuple[str, str]]:
     """Yield what attaching needs, and how that is here."""
-    missing = lacks((Capability.BPF, Capability.NET_ADMIN))
+    missing = lacks((Capability.BPF, Capability.NET_ADMIN, Capability.PERFMON))
     names = " and ".join(c.kernel_name for c in missing)
-    yield "CAP_BPF and CAP_NET_ADMIN", f"missing: {names}" if missing else "there"
+    yield "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", f"missing: {names}" if missing else "there"
     yield "Linux 5.9 or later: bpf_link for XDP", f"Linux {os.uname().release}"
     mounted = is_bpffs(DEFAULT_PIN_ROOT)
     yield f"a BPF file system at {DEFAULT_PIN_ROOT}", "mounted" if mounted else "missing"
