@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from xdpkit.capabilities import Answer
+from xdpkit.capabilities import Answer, Kernel
 from xdpkit.interfaces import table
-from xdpkit.interfaces.table import Kernel
 
 TABLE: dict[str, Any] = json.loads(table.PATH.read_text())
 DRIVERS: list[dict[str, Any]] = TABLE["drivers"]

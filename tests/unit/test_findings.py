@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from xdpkit.capabilities import CAPABILITIES, Answer, Device, Scope
+from xdpkit.capabilities import CAPABILITIES, Answer, Device, Kernel, Scope
 from xdpkit.errors import UsageError
 from xdpkit.interfaces import Interface, XdpIds, profile
 from xdpkit.interfaces.device import judge
 from xdpkit.interfaces.observation import GRO_HW, LRO, Observation, Peer
-from xdpkit.interfaces.table import Kernel
 from xdpkit.syscalls.ethtool import Channels, Offload
 from xdpkit.syscalls.netdev import NetdevInfo
 from xdpkit.syscalls.rtnetlink import LinkInfo

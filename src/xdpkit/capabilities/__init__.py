@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from xdpkit.capabilities.device import DEVICE_SCHEMA, Device
 from xdpkit.capabilities.finding import Answer, Finding, Precondition
+from xdpkit.capabilities.kernel import Kernel, Release, written
 from xdpkit.capabilities.modes import in_mode
 from xdpkit.capabilities.table import (
     CAPABILITIES,
@@ -28,10 +29,13 @@ __all__ = [
     "CapabilityInfo",
     "Device",
     "Finding",
+    "Kernel",
     "Precondition",
+    "Release",
     "Scope",
     "action_capability",
     "capability",
     "in_mode",
     "phrase",
+    "written",
 ]

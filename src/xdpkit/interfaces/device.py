@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from xdpkit.capabilities import Answer, Device, Finding, Precondition
+from xdpkit.capabilities import (
+    Answer,
+    Device,
+    Finding,
+    Precondition,
+    generic,
+    written,
+)
 from xdpkit.errors import UsageError
-from xdpkit.interfaces import generic, native, preconditions, table, veth
+from xdpkit.interfaces import native, preconditions, table, veth
 from xdpkit.interfaces.native import Said
 from xdpkit.interfaces.observation import Observation, observe
 from xdpkit.interfaces.table import Driver
@@ -150,7 +157,7 @@ def _unlisted(seen: Observation) -> Said:
     entry = table.find_without_native(name)
     if entry is None:
         return Answer.UNKNOWN, f"the table of drivers has nothing on {name or 'this driver'}"
-    evidence = f"{name} has no native XDP up to Linux {table.text(entry.last)} ({entry.source})"
+    evidence = f"{name} has no native XDP up to Linux {written(entry.last)} ({entry.source})"
     if seen.kernel.release is None or seen.kernel.release > entry.last:
         return Answer.UNKNOWN, evidence
     return Answer.NO, evidence

@@ -5,9 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xdpkit.capabilities import CAPABILITIES, Answer, Finding, Scope
+from xdpkit.capabilities import (
+    CAPABILITIES,
+    Answer,
+    Finding,
+    Kernel,
+    Release,
+    Scope,
+    written,
+)
 from xdpkit.interfaces import table
-from xdpkit.interfaces.table import Driver, Kernel, Since
+from xdpkit.interfaces.table import Driver, Since
 from xdpkit.syscalls.netdev import NetdevInfo
 from xdpkit.uapi.netdev import XdpAct, XdpRxMetadata
 
@@ -147,13 +155,13 @@ def _unreported(entry: Since, kernel: Kernel) -> Said:
     return answer, f"{why}, which does not tell netdev"
 
 
-def _of_every_driver(basic: Finding, since: table.Release, why: str, kernel: Kernel) -> Said:
+def _of_every_driver(basic: Finding, since: Release, why: str, kernel: Kernel) -> Said:
     if basic.answer is not Answer.YES:
         return basic.answer, basic.evidence
     if kernel.has(since):
-        return Answer.YES, f"with native XDP since Linux {table.text(since)}: {why}"
+        return Answer.YES, f"with native XDP since Linux {written(since)}: {why}"
     answer = Answer.NO if kernel.release is not None and not kernel.backports else Answer.UNKNOWN
-    return answer, f"only since Linux {table.text(since)}"
+    return answer, f"only since Linux {written(since)}"
 
 
 def _hint(name: str, driver: Driver | None, kernel: Kernel, said: NetdevInfo | None) -> Said:
@@ -163,7 +171,7 @@ def _hint(name: str, driver: Driver | None, kernel: Kernel, said: NetdevInfo | N
         answer = Answer.YES if is_set else Answer.NO
         return answer, f"netdev: rx-metadata {bit.name} {'set' if is_set else 'clear'}"
     if kernel.release is not None and not kernel.has(_HINTS_SINCE) and not kernel.backports:
-        return Answer.NO, f"the metadata kfuncs came with Linux {table.text(_HINTS_SINCE)}"
+        return Answer.NO, f"the metadata kfuncs came with Linux {written(_HINTS_SINCE)}"
     if driver is None:
         return Answer.UNKNOWN, "netdev says since Linux 6.8 only; not in the table of drivers"
     return table.answer(driver.hints.get(name), kernel, driver.name)

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from xdpkit.capabilities import Answer
+from xdpkit.capabilities import (
+    Answer,
+    Kernel,
+)
 from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError, errno_name
 from xdpkit.interfaces.interface import Interface, resolve
-from xdpkit.interfaces.table import Kernel
 from xdpkit.syscalls import bpf, ethtool, netdev, netns, rtnetlink
 from xdpkit.syscalls.ethtool import Channels, Offload
 from xdpkit.syscalls.netdev import NetdevInfo

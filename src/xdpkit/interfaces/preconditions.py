@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdpkit.capabilities import Answer, Precondition
+from xdpkit.capabilities import (
+    Answer,
+    Kernel,
+    Precondition,
+)
 from xdpkit.interfaces import table
 from xdpkit.interfaces.observation import GRO_HW, LRO, Observation
-from xdpkit.interfaces.table import Driver, Kernel
+from xdpkit.interfaces.table import Driver
 
 # The word that drivers' rules about the MTU have in common; the limit itself says more.
 _MTU = "mtu_too_large"

@@ -5,10 +5,18 @@ from __future__ import annotations
 
 import difflib
 
-from xdpkit.capabilities import Answer, Device, Finding, Precondition
+from xdpkit.capabilities import (
+    Answer,
+    Device,
+    Finding,
+    Kernel,
+    Precondition,
+    generic,
+    written,
+)
 from xdpkit.errors import UsageError
-from xdpkit.interfaces import generic, native, preconditions, table, veth
-from xdpkit.interfaces.table import Driver, Kernel
+from xdpkit.interfaces import native, preconditions, table, veth
+from xdpkit.interfaces.table import Driver
 
 _MTU = 1500
 
@@ -60,7 +68,7 @@ def _without_native(name: str, wanted: str, kernel: Kernel, what: str) -> Device
             cause=f"the table has no driver {wanted!r}",
             remedy=f"did you mean {near[0]}?" if near else None,
         )
-    evidence = f"{wanted} has no native XDP up to Linux {table.text(entry.last)} ({entry.source})"
+    evidence = f"{wanted} has no native XDP up to Linux {written(entry.last)} ({entry.source})"
     features = dict.fromkeys(table.FEATURES, (Answer.NO, evidence))
     if kernel.release is not None and kernel.release > entry.last:
         features = dict.fromkeys(table.FEATURES, (Answer.UNKNOWN, evidence))

@@ -3,60 +3,24 @@
 
 For kernels that cannot be asked (before Linux 6.3), for what they never say, and for profiles of
 machines that are not here. Every entry of ``data/drivers.json`` names its source.
-
-A release is a pair of numbers, (6, 1). Distributions backport: that a vanilla release lacks
-something is no proof for theirs, see :attr:`Kernel.backports`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdpkit.capabilities import Answer
+from xdpkit.capabilities import Answer, Kernel, Release, written
 from xdpkit.uapi.netdev import XdpAct
 
 PATH = Path(__file__).parent.parent / "data" / "drivers.json"
 
-Release = tuple[int, int]
-
-_RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})(?!\d)")
-# Red Hat's kernels, and their rebuilds, keep a release's number and take in later drivers.
-_BACKPORTING = re.compile(r"\.el\d|\.amzn|\.sles|-default$")
-
 FEATURES = tuple((bit.name or "").lower() for bit in XdpAct)
 """The features that drivers are listed with: NETDEV_XDP_ACT_*, in lower case."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """A kernel by what it calls itself.
-
-    Attributes:
-        text: the release as ``uname -r`` shows it, or as a profile names it.
-        release: its first two numbers; None when it has none.
-        backports: it is a distribution's that has later drivers than its number says.
-    """
-
-    text: str
-    release: Release | None
-    backports: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Kernel:
-        """Read what ``uname -r`` shows."""
-        found = _RELEASE.match(text)
-        release = (int(found[1]), int(found[2])) if found else None
-        return cls(text, release, _BACKPORTING.search(text) is not None)
-
-    def has(self, since: Release) -> bool:
-        """Whether a vanilla kernel of this release, or a later one, certainly has something."""
-        return self.release is not None and self.release >= since
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +150,7 @@ def answer(entry: Since | None, kernel: Kernel, driver: str) -> tuple[Answer, st
         return Answer.UNKNOWN, f"table of drivers: {kernel.text!r} is no release"
     if entry is None:
         return _never(kernel, driver)
-    since = f"table of drivers: {driver}, since Linux {text(entry.since)}"
+    since = f"table of drivers: {driver}, since Linux {written(entry.since)}"
     if kernel.release >= entry.since:
         restriction = entry.restriction(kernel)
         if restriction is not None:
@@ -195,21 +159,16 @@ def answer(entry: Since | None, kernel: Kernel, driver: str) -> tuple[Answer, st
     if kernel.backports:
         return Answer.UNKNOWN, f"{since}, and this is {kernel.text}, which has backports"
     if entry.absent is not None and kernel.release > entry.absent:
-        return Answer.UNKNOWN, f"{since} at the latest; not in {text(entry.absent)}"
+        return Answer.UNKNOWN, f"{since} at the latest; not in {written(entry.absent)}"
     return Answer.NO, since
 
 
 def _never(kernel: Kernel, driver: str) -> tuple[Answer, str]:
     last = newest()
-    never = f"table of drivers: {driver}, not up to Linux {text(last)}"
+    never = f"table of drivers: {driver}, not up to Linux {written(last)}"
     if kernel.release is not None and kernel.release > last:
         return Answer.UNKNOWN, never
     return Answer.NO, never
-
-
-def text(release: Release) -> str:
-    """Return a release as it is written."""
-    return f"{release[0]}.{release[1]}"
 
 
 @functools.cache

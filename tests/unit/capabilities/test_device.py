@@ -147,3 +147,20 @@ def test_a_device_in_another_mode_keeps_what_is_not_the_drivers(device: Device, 
     for name in ("helper:redirect_map", "redirect-target", "rx-queues"):
         assert other.findings.get(name) == device.findings.get(name)
     assert in_mode(other, mode) is other
+
+
+@pytest.mark.parametrize(
+    ("kernel", "answer"),
+    [
+        ("5.10", Answer.NO),
+        ("6.1", Answer.YES),
+        (None, Answer.UNKNOWN),
+        ("5.14.0-1.el9", Answer.UNKNOWN),
+    ],
+)
+def test_generic_mode_offers_what_the_devices_kernel_has(
+    kernel: str | None, answer: Answer
+) -> None:
+    device = in_mode(Device("eth0", kernel=kernel), "generic")
+    assert device.finding("redirect-cpumap").answer is answer
+    assert device.finding("action-drop").answer is Answer.YES

@@ -8,11 +8,13 @@ switched off when a program is attached.
 
 from __future__ import annotations
 
-from xdpkit.capabilities import CAPABILITIES, Answer, Finding, Scope
-from xdpkit.interfaces import table
-from xdpkit.interfaces.table import Kernel, Release
+from xdpkit.capabilities.finding import Answer, Finding
+from xdpkit.capabilities.kernel import Kernel, Release, written
+from xdpkit.capabilities.table import CAPABILITIES, Scope
 
 _ALWAYS = (4, 12)
+# What a kernel that is not named has at least: xdpkit runs on none that is older.
+_OLDEST = (5, 10)
 
 # Redirects, and what helpers do to an skb, came later than generic mode itself.
 _SINCE: dict[str, tuple[Release, str]] = {
@@ -45,17 +47,17 @@ _NO = {
 }
 _YES = {"frags": _FRAGS, "mtu": _MTU}
 
-# True of the interface in whatever mode a program on it runs.
-_OF_THE_INTERFACE = frozenset(
+OF_THE_INTERFACE = frozenset(
     {"mode-native", "mode-offload", "redirect-target", "redirect-target-frags", "rx-queues"}
 )
+"""What is true of the interface in whatever mode a program on it runs."""
 
 
 def findings(kernel: Kernel) -> dict[str, Finding]:
     """Return the findings about generic mode, which are the same for every interface."""
     found = {"mode-generic": _since("mode-generic", _ALWAYS, _STACK, kernel)}
     for name, info in CAPABILITIES.items():
-        if info.scope is not Scope.DRIVER or name in {*_OF_THE_INTERFACE, "action-any"}:
+        if info.scope is not Scope.DRIVER or name in {*OF_THE_INTERFACE, "action-any"}:
             continue
         if name in _NO:
             found[name] = Finding(name, Answer.NO, _NO[name])
@@ -66,8 +68,8 @@ def findings(kernel: Kernel) -> dict[str, Finding]:
 
 
 def _since(name: str, since: Release, why: str, kernel: Kernel) -> Finding:
-    if kernel.has(since):
+    if kernel.has(since) or (kernel.release is None and since <= _OLDEST):
         return Finding(name, Answer.YES, why)
-    later = f"only since Linux {table.text(since)} ({why})"
+    later = f"only since Linux {written(since)} ({why})"
     is_known = kernel.release is not None and not kernel.backports
     return Finding(name, Answer.NO if is_known else Answer.UNKNOWN, later)
