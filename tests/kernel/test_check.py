@@ -18,6 +18,7 @@ from tests.kernel.process import xdpkit_command
 from xdpkit import Mode
 from xdpkit.capabilities import Answer, Device
 from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError
+from xdpkit.hook.members import negotiate_members
 from xdpkit.interfaces import device_of
 from xdpkit.kernel import DevmapValue, Map
 from xdpkit.negotiation import Negotiation, Outcome, Policy
@@ -305,13 +306,16 @@ def test_a_program_of_unknown_origin_is_held_against_the_mode_and_the_configurat
         xdpkit.load(spec("drops")) as loaded,
         xdpkit.Program.from_id(loaded.id) as foreign,
     ):
+        # It may return anything, and not everything is offered.
         found = xdpkit.check(foreign, veth.name, netns=veth.netns)
-        assert found.outcome is Outcome.ACCEPTED
+        assert found.outcome is Outcome.DEGRADED
+        strict = xdpkit.check(foreign, veth.name, netns=veth.netns, policy=Policy.STRICT)
+        assert refused(strict) == ["action-any"]
         assert "instructions are not known" in found.notes[0]
         assert refused(xdpkit.check(foreign, "lo", netns=veth.netns)) == ["mode-native"]
         set_mtu(veth, 9000)
         # It may take frags.
-        assert xdpkit.check(foreign, veth.name, netns=veth.netns).outcome is Outcome.ACCEPTED
+        assert xdpkit.check(foreign, veth.name, netns=veth.netns).outcome is Outcome.DEGRADED
 
 
 def test_checking_loads_and_attaches_nothing(veth: Veth, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,3 +480,17 @@ def test_a_loaded_devmap_program_is_none_for_an_interface(veth: Veth) -> None:
 def test_what_is_no_program_is_refused_by_name(veth: Veth) -> None:
     with pytest.raises(UsageError, match="it is no program: give one of an object's programs"):
         xdpkit.attach(veth.name, program(MEMBERS, "enter").object, netns=veth.netns)  # type: ignore[arg-type]
+
+
+def test_a_member_given_by_its_descriptor_is_held_to_what_is_not_known(veth: Veth) -> None:
+    with (
+        xdpkit.load(program(MEMBERS, "reflects")) as reflects,
+        xdpkit.load(program(MEMBERS, "turns_back")) as turns_back,
+        xdpkit.load(program(MEMBERS, "enter")) as enter,
+        negotiate_members(enter.maps, veth.interface, Mode.NATIVE, Policy.STRICT),
+    ):
+        with pytest.raises(RequirementUnmet, match="put reflects into steps"):
+            enter.maps["steps"][0] = reflects.fileno()
+        with pytest.raises(RequirementUnmet, match="put turns_back into ports"):
+            enter.maps["ports"][0] = DevmapValue(1, turns_back.fileno())
+        assert (dict(enter.maps["steps"]), dict(enter.maps["ports"])) == ({}, {})

@@ -94,9 +94,8 @@ def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Ma
     spec = program if isinstance(program, ProgramSpec) else program.spec
     if spec is None:
         # Frags waive the MTU's limit, and whether it takes them is not known either.
-        return Requirements(
-            program.name, (Requirement("frags", optional=True),), notes=(_NOT_FOLLOWED,)
-        )
+        anything = (Requirement("frags", optional=True), Requirement("action-any"))
+        return Requirements(program.name, anything, notes=(_NOT_FOLLOWED,))
     open_maps: AbstractSet[str] = given.keys()
     if not isinstance(program, ProgramSpec):
         open_maps = frozenset(_changed(program, spec.object.maps))

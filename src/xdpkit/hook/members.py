@@ -81,9 +81,11 @@ def _vet(
 
     member = getattr(value, "program", value)
     where = f"{name} of {interface.name}"
+    # A bare number is a program's descriptor here, and an interface or a queue's length elsewhere.
+    names_program = target.type == MapType.PROG_ARRAY
     if isinstance(member, Program):
         _hold(member, target, where, interface, mode, policy)
-    elif isinstance(member, int) and member and target.type == MapType.PROG_ARRAY:
+    elif isinstance(member, int) and member and (names_program or member is not value):
         with Program(Fd.duplicate(member)) as opened:
             _hold(opened, target, where, interface, mode, policy)
 
