@@ -35,6 +35,7 @@ _LAYOUTS = [
     (attr.BtfInfo, "bpf_btf_info", None),
     (attr.LinkInfo, "bpf_link_info", None),
     (attr.RawTracepointLinkInfo, "bpf_link_info", "raw_tracepoint"),
+    (attr.TracingLinkInfo, "bpf_link_info", "tracing"),
     (attr.XdpLinkInfo, "bpf_link_info", "xdp"),
     (attr.XdpMd, "xdp_md", None),
 ]

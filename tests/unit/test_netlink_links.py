@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interfaces in rtnetlink: what is asked, and what is understood of the answer."""
+"""Interfaces in rtnetlink: what is asked and set, and what is understood of the answer."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import struct
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,8 +15,15 @@ from hypothesis import strategies as st
 
 from xdpkit.errors import KernelRefused
 from xdpkit.syscalls.netlink import decode_attributes, encode_attribute, encode_nested
-from xdpkit.syscalls.rtnetlink import XdpIds, decode_link, decode_xdp, encode_selector
-from xdpkit.uapi.if_link import Ifla, IflaInfo, IflaXdp, XdpAttached
+from xdpkit.syscalls.rtnetlink import (
+    NO_PROGRAM,
+    XdpIds,
+    decode_link,
+    decode_xdp,
+    encode_selector,
+    encode_set_xdp,
+)
+from xdpkit.uapi.if_link import Ifla, IflaInfo, IflaXdp, XdpAttached, XdpFlags
 
 HEADER = struct.Struct("=BxHiII")
 
@@ -122,3 +130,39 @@ def test_any_bytes_are_a_link_or_a_bad_message(data: bytes) -> None:
 def test_a_link_shorter_than_its_header_is_refused() -> None:
     with pytest.raises(KernelRefused, match="its header has 3 bytes, not 16"):
         decode_link(b"abc")
+
+
+def asked(payload: bytes) -> dict[int, bytes]:
+    """The inside of the IFLA_XDP attribute of a request, which has nothing else."""
+    attributes = decode_attributes(payload[HEADER.size :])
+    assert set(attributes) == {Ifla.XDP}
+    return decode_attributes(attributes[Ifla.XDP])
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are a little-endian machine's")
+def test_setting_a_program_is_these_bytes() -> None:
+    payload = encode_set_xdp(12, fd=7, flags=XdpFlags.DRV_MODE, expected=5)
+
+    assert payload == bytes.fromhex(
+        "00000000 0c000000 00000000 00000000"  # struct ifinfomsg, index 12
+        "1c00 2b80"  # IFLA_XDP | NLA_F_NESTED
+        "0800 0100 07000000"  # IFLA_XDP_FD
+        "0800 0800 05000000"  # IFLA_XDP_EXPECTED_FD
+        "0800 0300 14000000"  # IFLA_XDP_FLAGS: XDP_FLAGS_DRV_MODE | XDP_FLAGS_REPLACE
+    )
+
+
+def test_without_an_expected_program_nothing_is_said_of_one() -> None:
+    payload = encode_set_xdp(12, fd=7, flags=XdpFlags.SKB_MODE | XdpFlags.UPDATE_IF_NOEXIST)
+
+    assert asked(payload) == {IflaXdp.FD: u32(7), IflaXdp.FLAGS: u32(0b11)}
+
+
+def test_no_program_is_minus_one_both_as_the_new_and_as_the_expected_one() -> None:
+    payload = encode_set_xdp(12, fd=NO_PROGRAM, flags=XdpFlags.HW_MODE, expected=NO_PROGRAM)
+
+    assert asked(payload) == {
+        IflaXdp.FD: b"\xff" * 4,
+        IflaXdp.EXPECTED_FD: b"\xff" * 4,
+        IflaXdp.FLAGS: u32(XdpFlags.HW_MODE | XdpFlags.REPLACE),
+    }

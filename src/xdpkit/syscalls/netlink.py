@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import socket
 import struct
 from collections.abc import Iterable
@@ -21,6 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError
+from xdpkit.syscalls import privilege
+from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.netlink import (
     NLA_F_NESTED,
     NLA_TYPE_MASK,
@@ -311,7 +312,7 @@ class NetlinkSocket:
 
         Raises:
             KernelRefused: the request was refused; ``extack`` has the kernel's own words.
-            MissingPrivilege: it was refused with EPERM.
+            MissingPrivilege: it takes CAP_NET_ADMIN.
         """
         flags = MessageFlags.REQUEST | MessageFlags.ACK
         answers, _ = self._exchange(Message(kind, flags, next(self._sequences), 0, payload), what)
@@ -322,7 +323,7 @@ class NetlinkSocket:
 
         Raises:
             KernelRefused: refused; or EAGAIN: the objects kept changing during the dump.
-            MissingPrivilege: refused with EPERM.
+            MissingPrivilege: it takes CAP_NET_ADMIN.
         """
         flags = MessageFlags.REQUEST | MessageFlags.DUMP
         for _ in range(_DUMP_ATTEMPTS):
@@ -370,11 +371,20 @@ class NetlinkSocket:
                 return data
 
 
-def _refusal(what: str, acknowledgement: Acknowledgement) -> KernelRefused | MissingPrivilege:
+def _refusal(what: str, acknowledgement: Acknowledgement) -> XdpkitError:
     if acknowledgement.errno == errno.EPERM:
+        return _not_permitted(what, acknowledgement.text)
+    return KernelRefused(what, errno=acknowledgement.errno, extack=acknowledgement.text)
+
+
+def _not_permitted(what: str, text: str | None) -> XdpkitError:
+    # CAP_SYS_ADMIN stands for CAP_NET_ADMIN in bpf(2), but not in netlink.
+    if not privilege.effective_capabilities() >> Capability.NET_ADMIN & 1:
         return MissingPrivilege(
             what,
-            cause=acknowledgement.text or os.strerror(errno.EPERM),
-            remedy="run it as root, or with CAP_NET_ADMIN",
+            cause="this process lacks CAP_NET_ADMIN",
+            remedy="run it as root (sudo), or give it CAP_NET_ADMIN",
         )
-    return KernelRefused(what, errno=acknowledgement.errno, extack=acknowledgement.text)
+    if text is not None:
+        return KernelRefused(what, errno=errno.EPERM, extack=text)
+    return privilege.explain_eperm(what, (Capability.NET_ADMIN,))

@@ -94,7 +94,7 @@ def cookie() -> int:
 def _open(path: str, what: str) -> Fd:
     try:
         return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ProcessLookupError) as error:
         raise UsageError(what, cause=f"{path} does not exist") from error
     except PermissionError as error:
         raise MissingPrivilege(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interfaces as rtnetlink reports them: ``RTM_GETLINK``, one or all.
+"""Interfaces in rtnetlink: ``RTM_GETLINK``, one or all, and ``RTM_SETLINK`` for a hook's program.
 
-The codec (:func:`encode_selector`, :func:`decode_link`) is pure; :func:`get_link` and
-:func:`dump_links` use it on a :class:`~xdpkit.syscalls.netlink.NetlinkSocket`.
+The codec (:func:`encode_selector`, :func:`decode_link`, :func:`encode_set_xdp`) is pure;
+:func:`get_link`, :func:`dump_links` and :func:`set_xdp` use it on a
+:class:`~xdpkit.syscalls.netlink.NetlinkSocket`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from xdpkit.syscalls.netlink import (
     decode_number,
     decode_text,
     encode_attribute,
+    encode_nested,
 )
 from xdpkit.uapi.if_link import (
     IFNAMSIZ,
@@ -29,10 +31,14 @@ from xdpkit.uapi.if_link import (
     IflaXdp,
     RouteMessage,
     XdpAttached,
+    XdpFlags,
 )
 
 # struct ifinfomsg: family, padding, type, index, flags, change
 _IFINFOMSG = struct.Struct("=BxHiII")
+
+NO_PROGRAM = -1
+"""In place of a descriptor: no program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,53 @@ def dump_links(connection: NetlinkSocket) -> tuple[LinkInfo, ...]:
     """
     answers = connection.dump(RouteMessage.GETLINK, encode_selector(), what="list the interfaces")
     return tuple(sorted(_decode_links(answers), key=lambda link: link.index))
+
+
+def encode_set_xdp(
+    index: int, *, fd: int, flags: XdpFlags | int, expected: int | None = None
+) -> bytes:
+    """Return the payload of the ``RTM_SETLINK`` that :func:`set_xdp` sends."""
+    attributes = [(IflaXdp.FD, struct.pack("=i", fd))]
+    if expected is not None:
+        flags |= XdpFlags.REPLACE
+        attributes.append((IflaXdp.EXPECTED_FD, struct.pack("=i", expected)))
+    attributes.append((IflaXdp.FLAGS, struct.pack("=I", flags)))
+    header = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    return header + encode_nested(Ifla.XDP, attributes)
+
+
+def set_xdp(
+    connection: NetlinkSocket,
+    index: int,
+    *,
+    fd: int,
+    flags: XdpFlags | int,
+    expected: int | None = None,
+    what: str,
+) -> None:
+    """Put a program on an interface's hook in one step, or take it off.
+
+    The program stays until somebody takes it off, whatever becomes of this process.
+
+    Args:
+        connection: a socket of the interface's namespace.
+        fd: the program's descriptor; NO_PROGRAM detaches.
+        flags: with UPDATE_IF_NOEXIST the hook must be empty; the mode, DRV_MODE, SKB_MODE or
+            HW_MODE, should be said: without one the driver's ability decides.
+        expected: a descriptor of the program that must be there now, NO_PROGRAM if none may be;
+            None: whatever is there. It adds XDP_FLAGS_REPLACE, Linux 5.7 (92234c8f15c8).
+
+    Raises:
+        MissingPrivilege: it takes CAP_NET_ADMIN in the interface's namespace.
+        KernelRefused: with the kernel's words in ``extack`` where it has any. EBUSY: the hook is
+            occupied, or a link holds it; EEXIST: another program is there than the expected one,
+            or the other software mode is in use; EINVAL, among others: a kernel before 5.7 was
+            told what to expect; ENODEV: there is no such interface.
+
+    ``do_setlink()`` in net/core/rtnetlink.c, ``dev_xdp_attach()`` in net/core/dev.c.
+    """
+    payload = encode_set_xdp(index, fd=fd, flags=flags, expected=expected)
+    connection.request(RouteMessage.SETLINK, payload, what=what)
 
 
 def _decode_links(answers: tuple[Message, ...]) -> list[LinkInfo]:

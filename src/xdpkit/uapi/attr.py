@@ -313,6 +313,20 @@ class RawTracepointLinkInfo(Structure):
     ]
 
 
+class TracingLinkInfo(Structure):
+    """``struct bpf_link_info`` of a tracing link; of freplace, the target is the other program."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("_union_alignment", c_uint32),
+        ("attach_type", c_uint32),
+        ("target_obj_id", c_uint32),
+        ("target_btf_id", c_uint32),
+    ]
+
+
 class XdpLinkInfo(Structure):
     """``struct bpf_link_info`` of an XDP link."""
 
