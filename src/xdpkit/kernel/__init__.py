@@ -17,12 +17,15 @@ from xdpkit.kernel.testrun import RunResult, XdpContext
 
 if TYPE_CHECKING:
     from xdpkit.kernel.collection import Collection
+    from xdpkit.kernel.image import Image
     from xdpkit.kernel.loader import load, load_all
+    from xdpkit.kernel.reload import load_image
 
 __all__ = [
     "Collection",
     "CpumapValue",
     "DevmapValue",
+    "Image",
     "Link",
     "LinkInfo",
     "Map",
@@ -35,6 +38,7 @@ __all__ = [
     "link_ids",
     "load",
     "load_all",
+    "load_image",
     "map_ids",
     "program_ids",
 ]
@@ -42,8 +46,10 @@ __all__ = [
 # Loading needs the object reader; who only looks at what is loaded need not wait for its import.
 _LATE = {
     "Collection": "xdpkit.kernel.collection",
+    "Image": "xdpkit.kernel.image",
     "load": "xdpkit.kernel.loader",
     "load_all": "xdpkit.kernel.loader",
+    "load_image": "xdpkit.kernel.reload",
 }
 
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import ProgType
 
 if TYPE_CHECKING:
+    from xdpkit.kernel.image import Image
     from xdpkit.obj import ProgramSpec
 
 _KNOWN_TYPES = frozenset(ProgType)
@@ -39,7 +41,9 @@ class ProgramInfo:
         load_time_ns: when it was loaded, in nanoseconds of CLOCK_BOOTTIME.
         created_by_uid: the user who loaded it.
         map_ids: the maps that it uses, and those bound to it.
-        ifindex: the device that it is bound or offloaded to, else 0.
+        ifindex: the device that it is offloaded to, else 0; the kernel does not tell of one that is
+            merely bound to a device (BPF_F_XDP_DEV_BOUND_ONLY, Linux 6.3).
+        netns_ino: inode number of the network namespace in which ifindex counts, else 0.
         gpl_compatible: whether its license is.
         btf_id: id of its BTF, 0 without.
         run_time_ns, run_count: what it did while statistics were on (``kernel.bpf_stats_enabled``).
@@ -59,6 +63,7 @@ class ProgramInfo:
     created_by_uid: int
     map_ids: tuple[int, ...]
     ifindex: int
+    netns_ino: int
     gpl_compatible: bool
     btf_id: int
     run_time_ns: int
@@ -82,6 +87,9 @@ class Program(Handle):
             process did not load it.
         made: the maps that were made with it, by name; of program arrays, the ids of what was put
             into which slot. Others were given, or pinned before.
+        pins_made: where maps were pinned for it that were not pinned before.
+        bound_to: the device that it was loaded for, as its namespace's cookie and its index; None:
+            for none, or that is not known.
         attach_to: the tracepoint that it is for, None for other types.
         notes: what it had to do without on this kernel.
         log: the verifier's log, empty unless one was asked for.
@@ -98,6 +106,9 @@ class Program(Handle):
         owned: ExitStack | None = None,
         spec: ProgramSpec | None = None,
         made: Mapping[str, Mapping[int, int]] = MappingProxyType({}),
+        image: Callable[[ProgramInfo], Image] | None = None,
+        pins_made: tuple[str, ...] = (),
+        bound_to: tuple[int, int] | None = None,
         attach_to: str | None = None,
         notes: tuple[str, ...] = (),
         log: str = "",
@@ -111,6 +122,9 @@ class Program(Handle):
             owned: what to close with the program.
             spec: what it was loaded from.
             made: the maps made with it, and what was put into program arrays.
+            image: makes its image, from what the kernel says about it.
+            pins_made: where maps were pinned for it.
+            bound_to: the device that it was loaded for.
             attach_to: the tracepoint that it is for.
             notes: what it had to do without.
             log: what the verifier said.
@@ -126,6 +140,9 @@ class Program(Handle):
         self.maps = MappingProxyType(dict(maps))
         self.spec = spec
         self.made = made
+        self._make_image = image
+        self.pins_made = pins_made
+        self.bound_to = bound_to
         self.attach_to = attach_to
         self.notes = notes
         self.log = log
@@ -152,6 +169,21 @@ class Program(Handle):
     @property
     def type(self) -> ProgType | int:
         return self._info.type
+
+    @property
+    def was_loaded_here(self) -> bool:
+        """Whether this process loaded it, and knows how."""
+        return self._make_image is not None
+
+    @cached_property
+    def image(self) -> Image | None:
+        """What it takes to load it again; None if this process did not load it.
+
+        Raises:
+            UsageError: it, or one of its maps, was closed before this was first asked for.
+        """
+        # Not made by the load: most programs are never loaded again.
+        return None if self._make_image is None else self._make_image(self._info)
 
     def info(self) -> ProgramInfo:
         """Ask the kernel about it; run statistics are those of now."""
@@ -247,6 +279,7 @@ def read_info(fd: Fd) -> ProgramInfo:
         created_by_uid=info.created_by_uid,
         map_ids=map_ids,
         ifindex=info.ifindex,
+        netns_ino=info.netns_ino,
         gpl_compatible=bool(info.gpl_compatible),
         btf_id=info.btf_id,
         run_time_ns=info.run_time_ns,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -18,10 +19,11 @@ from xdpkit.kernel import create, patch
 from xdpkit.kernel.btf import KernelTypes
 from xdpkit.kernel.collection import Collection
 from xdpkit.kernel.externs import Externs
+from xdpkit.kernel.image import Image, MapReference, describe, descriptors, references
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.plan import Plan, is_bound
 from xdpkit.kernel.progload import load_program
-from xdpkit.kernel.programs import Program
+from xdpkit.kernel.programs import Program, ProgramInfo
 from xdpkit.kernel.upload import kconfig_contents, upload_types
 from xdpkit.obj import (
     LinkedProgram,
@@ -33,7 +35,7 @@ from xdpkit.obj import (
     kernel_btf,
 )
 from xdpkit.obj.spec import KCONFIG
-from xdpkit.syscalls import bpf
+from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.bpf import NewProgram
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType, ProgFlags, ProgType
@@ -66,10 +68,12 @@ class Session:
         self._members: dict[str, dict[int, int]] = {}
         self._programs: dict[str, Fd] = {}
         self._used: dict[str, set[str]] = {}
+        self._given: dict[str, tuple[NewProgram, dict[int, int]]] = {}
         self._logs: dict[str, str] = {}
         self._notes: list[str] = []
         self._owned = ExitStack()
         self._pinned = ExitStack()
+        self._pins_made: list[str] = []
         self._temporary = ExitStack()
         self._types: Btf | None = None
         self._btf_fd = 0
@@ -138,10 +142,21 @@ class Session:
             owned=owned.pop_all() if owned else None,
             spec=self._obj.programs[name],
             made={each: self._members.get(each, {}) for each in self._created},
+            image=partial(
+                _image,
+                *self._given[name],
+                {each: self._maps[each] for each in self._maps if each in self._used[name]},
+            ),
+            pins_made=tuple(self._pins_made),
+            bound_to=self._bound_to(),
             attach_to=self._obj.programs[name].attach_to,
             notes=tuple(self._notes),
             log=self._logs[name],
         )
+
+    def _bound_to(self) -> tuple[int, int] | None:
+        ifindex = self._options.ifindex
+        return (netns.cookie(), ifindex) if ifindex else None
 
     def _keep_pins(self) -> None:
         self._pinned.pop_all()
@@ -222,6 +237,7 @@ class Session:
             self._created.discard(spec.name)
             return found
         self._pinned.callback(os.unlink, path)
+        self._pins_made.append(path)
         return made
 
     def _set_contents(self, spec: MapSpec, made: Map) -> None:
@@ -284,6 +300,7 @@ class Session:
         fd, log = load_program(new, what=what, log_level=options.log_level, notes=self._note)
         self._programs[spec.name] = fd
         self._logs[spec.name] = log
+        self._given[spec.name] = new, _module_ids(new, linked)
         used = {r.name for r in linked.relocations if r.kind in _MAP_KINDS}
         self._used[spec.name] = used | self._bind(fd, used)
 
@@ -345,3 +362,25 @@ class Session:
             else:
                 bound.add(name)
         return bound
+
+
+def _module_ids(new: NewProgram, linked: LinkedProgram) -> dict[int, int]:
+    """Return the ids of the modules' BTF objects that a program uses, by descriptor.
+
+    While the descriptors are open, which is not for long.
+    """
+    used = {*descriptors(new.fd_array), new.attach_btf_fd}
+    if any(relocation.kind is RelocationKind.KSYM for relocation in linked.relocations):
+        used |= references(new.code).objects
+    return {fd: bpf.btf_info(fd).id for fd in used - {0}}
+
+
+def _image(
+    new: NewProgram, objects: Mapping[int, int], maps: Mapping[str, Map], info: ProgramInfo
+) -> Image:
+    return describe(
+        new,
+        btf_id=info.btf_id,
+        maps={found.fileno(): MapReference(found.id, name) for name, found in maps.items()},
+        objects=objects,
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Self
 
 from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.requirements import Requirement
+from xdpkit.requirements.plain import Document
 
 
 class Policy(enum.Enum):
@@ -87,6 +89,7 @@ class Verdict:
         return {
             "requirement": self.requirement.to_dict(),
             "device": self.device,
+            "capability": self.finding.capability,
             "offered": self.finding.answer.value,
             "limit": self.finding.limit,
             "evidence": self.finding.evidence,
@@ -94,6 +97,28 @@ class Verdict:
             "why": self.why,
             "remedy": self.remedy,
         }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Return a verdict from its plain form; keys that are not known are ignored.
+
+        Raises:
+            UsageError: it is none.
+        """
+        given = Document(data, "a verdict")
+        return cls(
+            requirement=Requirement.from_dict(given.mapping("requirement")),
+            finding=Finding(
+                capability=given.text("capability"),
+                answer=given.choice("offered", Answer),
+                evidence=given.text("evidence"),
+                limit=given.number_or_none("limit"),
+            ),
+            device=given.text("device"),
+            outcome=given.choice("outcome", Outcome),
+            why=given.text("why"),
+            remedy=given.text_or_none("remedy"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +180,21 @@ class Negotiation:
             "remedies": list(self.remedies),
             "notes": list(self.notes),
         }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Return what :meth:`to_dict` gave; keys that are not known are ignored.
+
+        Raises:
+            UsageError: it is no negotiation.
+        """
+        given = Document(data, "a negotiation")
+        return cls(
+            program=given.text("program"),
+            device=given.text("device"),
+            source=given.text("source"),
+            mode=given.text("mode"),
+            policy=given.choice("policy", Policy),
+            verdicts=tuple(Verdict.from_dict(verdict) for verdict in given.items("verdicts")),
+            notes=given.texts("notes"),
+        )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from pathlib import Path
@@ -76,6 +77,7 @@ def _read(data: bytes, path: str | None, file: str, name: str) -> Object:
     found = Object(
         name=object_name,
         path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
         byteorder=image.byteorder,
         license=_license(image),
         version=_version(image),

@@ -214,6 +214,7 @@ class Object:
     Attributes:
         name: the file's name without folder and suffix; it begins the global data maps' names.
         path: where it was read from, None for bytes.
+        sha256: of the file's bytes, in hexadecimal.
         byteorder: "little" or "big".
         license: contents of the ``license`` section. version: that of ``version``, else 0.
         programs: by function name, in file order.
@@ -227,6 +228,7 @@ class Object:
 
     name: str
     path: str | None
+    sha256: str
     byteorder: str
     license: str
     version: int

@@ -67,6 +67,20 @@ class Variables(MutableMapping[str, object]):
             )
         return found
 
+    def changed(self) -> dict[str, object]:
+        """Return the variables that do not have the values that they have in the file."""
+        return {
+            name: self[name]
+            for name, variable in self._by_name().items()
+            if variable.section in self._contents and not self._is_as_in_file(variable)
+        }
+
+    def _is_as_in_file(self, variable: Variable) -> bool:
+        section = self._sections[variable.section]
+        where = slice(variable.offset, variable.offset + variable.size)
+        original = (section.data or bytes(section.size))[where]
+        return bytes(self._contents[variable.section][where]) == original
+
     def __getitem__(self, name: str) -> object:
         variable = self._by_name()[name]
         contents = self._contents.get(variable.section)

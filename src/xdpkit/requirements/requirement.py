@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from xdpkit.capabilities import phrase
+from xdpkit.requirements.plain import Document
 
 if TYPE_CHECKING:
     from xdpkit.capabilities import CapabilityInfo
@@ -74,6 +75,7 @@ class Requirement:
             "label": self.label,
             "optional": self.optional,
             "declared": self.declared,
+            "detail": self.detail,
             "map": self.map,
             "ifindex": self.ifindex,
             "origins": [
@@ -86,6 +88,32 @@ class Requirement:
                 for origin in self.origins
             ],
         }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Return a requirement from its plain form; keys that are not known are ignored.
+
+        Raises:
+            UsageError: it is none.
+        """
+        given = Document(data, "a requirement")
+        return cls(
+            capability=given.text("capability"),
+            origins=tuple(
+                Origin(
+                    program=origin.text("program"),
+                    slot=origin.number("slot"),
+                    function=origin.text("function"),
+                    source=origin.text_or_none("source"),
+                )
+                for origin in given.each("origins")
+            ),
+            optional=given.flag("optional"),
+            declared=given.flag("declared"),
+            detail=given.text("detail"),
+            map=given.text_or_none("map"),
+            ifindex=given.number_or_none("ifindex"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
