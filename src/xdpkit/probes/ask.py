@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Literal
 
@@ -24,15 +24,15 @@ Reply = tuple[Answer, str]
 
 # What a kernel says that does not know a command, an attribute, a flag or an instruction. Anything
 # else (out of memory, no permission, interrupted) says nothing about the feature.
-_ABSENT = frozenset({errno.EINVAL, errno.E2BIG, errno.EACCES, errno.EOPNOTSUPP, bpf.ENOTSUPP})
+ABSENT = frozenset({errno.EINVAL, errno.E2BIG, errno.EACCES, errno.EOPNOTSUPP, bpf.ENOTSUPP})
 
 
-def ask(question: str, attempt: Callable[[], object]) -> Reply:
+def ask(question: str, attempt: Callable[[], object], *, absent: Collection[int] = ABSENT) -> Reply:
     """Try something; success is a yes, a refusal that means "I do not know this" is a no."""
     try:
         attempt()
     except KernelRefused as error:
-        answer = Answer.NO if error.errno in _ABSENT else Answer.UNKNOWN
+        answer = Answer.NO if error.errno in absent else Answer.UNKNOWN
         return answer, f"{question}: {errno_name(error.errno or 0)}"
     except MissingPrivilege as error:
         return Answer.UNKNOWN, f"{question}: {error.cause}"

@@ -15,7 +15,7 @@ _LINKAGE_GLOBAL = 1
 _SIGNED = 1 << 24
 
 
-def _blob(types: bytes, strings: bytes = b"\0x\0.data\0") -> bytes:
+def _blob(types: bytes, strings: bytes = b"\0x\0.data\0xdp_md\0") -> bytes:
     header = struct.pack(
         "=HBBIIIII", _MAGIC, 1, 0, _HEADER_SIZE, 0, len(types), len(types), len(strings)
     )
@@ -27,7 +27,7 @@ def _type(name: int, kind: Kind, size_or_type: int, *tail: int, count: int = 0) 
     return struct.pack(f"={len(words)}I", *(word & 0xFFFFFFFF for word in words))
 
 
-# The strings of _blob(): "x" at 1, ".data" at 3.
+# The strings of _blob(): "x" at 1, ".data" at 3, "xdp_md" at 9.
 _INT = _type(1, Kind.INT, 4, _SIGNED | 32)
 _FUNCTION = _INT + _type(0, Kind.FUNC_PROTO, 0, 1, 1, count=1)
 _VARIABLE = _INT + _type(1, Kind.VAR, 1, 0)
@@ -46,6 +46,18 @@ _SAMPLES = {
 
 INT_BTF = _blob(_INT)
 """One 32-bit integer: BTF that every kernel with BTF takes."""
+
+XDP_FUNCTION_BTF = _blob(
+    _INT
+    + _type(9, Kind.STRUCT, 0)
+    + _type(0, Kind.PTR, 2)
+    + _type(0, Kind.FUNC_PROTO, 1, 1, 3, count=1)
+    + _type(1, Kind.FUNC, 4, count=_LINKAGE_GLOBAL)
+)
+"""``int x(struct xdp_md *x)``, a global function."""
+
+XDP_FUNCTION_ID = 5
+"""The function in :data:`XDP_FUNCTION_BTF`."""
 
 
 def ask_btf(name: str) -> Reply:

@@ -8,12 +8,14 @@ Nothing is decided by release: distributions backport.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from xdpkit.isa import asm
 from xdpkit.isa.opcodes import Register
 from xdpkit.probes.ask import (
+    ABSENT,
     BYTEORDER,
     RETURN_0,
     TRIVIAL_MAP,
@@ -28,9 +30,9 @@ from xdpkit.probes.ask import (
     load,
     machine_code,
 )
-from xdpkit.probes.btf import INT_BTF, ask_btf
+from xdpkit.probes.btf import INT_BTF, XDP_FUNCTION_BTF, XDP_FUNCTION_ID, ask_btf
 from xdpkit.probes.finding import Answer
-from xdpkit.syscalls import bpf
+from xdpkit.syscalls import bpf, privilege
 from xdpkit.syscalls.bpf import TestRun
 from xdpkit.uapi import attr
 from xdpkit.uapi.bpf import (
@@ -43,6 +45,7 @@ from xdpkit.uapi.bpf import (
     PseudoSrc,
     TestRunFlags,
 )
+from xdpkit.uapi.capability import Capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,29 @@ def _ask_fd_array() -> Reply:
         return ask_program("BPF_PROG_LOAD with fd_array", by_index)
 
 
+def _ask_freplace() -> Reply:
+    with bpf.btf_load(XDP_FUNCTION_BTF) as types:
+        described = replace(
+            XDP_DROP_PROGRAM,
+            btf_fd=types.fileno(),
+            func_info=struct.pack("=II", 0, XDP_FUNCTION_ID),
+        )
+        with load(described) as replaced:
+            extension = replace(
+                described,
+                type=ProgType.EXT,
+                attach_btf_id=XDP_FUNCTION_ID,
+                attach_btf_fd=replaced.fileno(),
+            )
+            # A security policy can refuse this type alone; then nobody here has it.
+            allowed = not privilege.lacks((Capability.PERFMON,))
+            return ask(
+                "BPF_PROG_LOAD of BPF_PROG_TYPE_EXT",
+                lambda: load(extension).close(),
+                absent=ABSENT | {errno.EPERM} if allowed else ABSENT,
+            )
+
+
 def _ask_run_stats() -> Reply:
     return ask("BPF_ENABLE_STATS", lambda: bpf.enable_run_stats().close())
 
@@ -235,6 +261,7 @@ _ALL = (
         "map-mmapable", "5.5", "bpf: Add mmap() support for BPF_MAP_TYPE_ARRAY", MapFlags.MMAPABLE
     ),
     Feature("batch", "5.6", "bpf: Add generic support for lookup batch op", _ask_batch),
+    Feature("freplace", "5.6", "bpf: Introduce dynamic program extensions", _ask_freplace),
     Feature(
         "ringbuf",
         "5.8",
