@@ -30,13 +30,8 @@ if TYPE_CHECKING:
         XdpkitError,
     )
 
-    # From their own modules: for mypy, a function that is called like its module is the module
-    # while imports go round in a circle.
-    from xdpkit.hook.attach import Attached, attach
+    from xdpkit.hook import Hook, Mode, Via, XdpProg, attach, clean, detach, status
     from xdpkit.hook.check import check
-    from xdpkit.hook.detach import detach
-    from xdpkit.hook.mode import Mode
-    from xdpkit.hook.status import status
     from xdpkit.kernel import Collection, Map, Program, load, load_all
     from xdpkit.negotiation import Negotiation, Outcome, Policy
     from xdpkit.obj import MapSpec, Object, ProgramSpec, read
@@ -45,10 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Attached",
     "Collection",
     "CompileError",
     "Device",
+    "Hook",
     "HookBusy",
     "KernelRefused",
     "Map",
@@ -65,11 +60,14 @@ __all__ = [
     "RequirementUnmet",
     "UsageError",
     "VerifierError",
+    "Via",
     "XdpAction",
+    "XdpProg",
     "XdpkitError",
     "__version__",
     "attach",
     "check",
+    "clean",
     "detach",
     "load",
     "load_all",
@@ -90,7 +88,16 @@ _HOMES = {
         "VerifierError",
         "XdpkitError",
     ),
-    "xdpkit.hook": ("Attached", "Mode", "attach", "detach", "status"),
+    "xdpkit.hook": (
+        "Hook",
+        "Mode",
+        "Via",
+        "XdpProg",
+        "attach",
+        "clean",
+        "detach",
+        "status",
+    ),
     "xdpkit.hook.check": ("check",),
     "xdpkit.kernel": ("Collection", "Map", "Program", "load", "load_all"),
     "xdpkit.negotiation": ("Negotiation", "Outcome", "Policy"),

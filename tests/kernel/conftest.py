@@ -41,6 +41,21 @@ def pytest_configure() -> None:
     if libc.unshare(_CLONE_NEWNS) == 0:
         libc.mount(b"", b"/", None, _MS_REC | _MS_SLAVE, None)
         libc.mount(b"bpf", BPFFS.encode(), b"bpf", 0, None)
+        _keep_company()
+
+
+def _keep_company() -> None:
+    """Leave a process in this mount namespace, which is nobody's alone then.
+
+    A pin in a mount that only this process has would be refused: it would end with the process.
+    """
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    # The other process ends when this one does, and with it the pipe.
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

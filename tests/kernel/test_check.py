@@ -38,7 +38,8 @@ def spec(name: str) -> xdpkit.ProgramSpec:
     return program(SOURCE, name)
 
 
-def refused(negotiation: Negotiation) -> list[str]:
+def refused(negotiation: Negotiation | None) -> list[str]:
+    assert negotiation is not None
     return [verdict.requirement.capability for verdict in negotiation.refused]
 
 
@@ -275,6 +276,7 @@ def test_a_return_value_that_is_no_action_is_degraded_with_its_line(veth: Veth) 
     assert verdict.requirement.label == "may return 42"
     assert str(verdict.requirement.origin).startswith("negotiated.c:")
     with xdpkit.attach(veth.name, spec("mistaken"), netns=veth.netns) as attached:
+        assert attached.negotiation is not None
         assert attached.negotiation.outcome is Outcome.DEGRADED
 
 

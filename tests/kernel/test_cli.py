@@ -15,7 +15,8 @@ import pytest
 from tests.kernel import compiled
 from tests.kernel.attaching import attach_by_netlink, foreign_link, on_hook
 from tests.kernel.net import Veth
-from tests.kernel.process import COMMAND, POWERLESS, shipped, xdpkit_command
+from tests.kernel.process import COMMAND, POWERLESS, Done, shipped, xdpkit_command
+from tests.kernel.transcript import messages_of
 from xdpkit.cli.pcap import Packet, PcapWriter, read_packets
 from xdpkit.compiler import find_compilers
 from xdpkit.hook import Mode, Owner
@@ -50,7 +51,7 @@ def test_a_program_is_attached_shown_and_detached(veth: Veth, pin_root: str) -> 
     here = ["-n", veth.netns, "--pin-root", pin_root]
 
     attached = xdpkit_command("attach", *here, veth.name, shipped("demo.o"))
-    assert (attached.status, attached.messages) == (0, "")
+    assert (attached.status, messages_of(attached)) == (0, "")
     found = on_hook(veth, pin_root)
     assert found is not None
     assert attached.output == (
@@ -113,6 +114,8 @@ def test_json_says_the_same_with_numbers_as_numbers(veth: Veth, pin_root: str) -
     negotiation = attached.pop("negotiation")
     assert (negotiation["mode"], negotiation["allowed"]) == ("generic", True)
     assert attached.pop("overridden") is False
+    assert (attached.pop("mode"), attached.pop("revert_after")) == ("generic", None)
+    assert all("mount namespace" in note for note in attached.pop("notes"))
     assert {"schema": 1, **hook} == attached
 
     detached = xdpkit_command("detach", *here, veth.name).json
@@ -231,7 +234,8 @@ def test_an_attach_whose_output_fails_is_done_all_the_same(veth: Veth, pin_root:
             [*COMMAND, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == 1
-    assert done.stderr == b"xdpkit: write to standard output: No space left on device\n"
+    messages = messages_of(Done(done.returncode, "", done.stderr.decode()))
+    assert messages == "xdpkit: write to standard output: No space left on device\n"
     assert on_hook(veth, pin_root) is not None
 
 

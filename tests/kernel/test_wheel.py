@@ -5,26 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "LICENSES", "bpf", "src")
-
-
-def run(*command: str | Path, **options: Any) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    output: str = done.stdout
-    return output
+from tests.kernel.wheels import ROOT, build, copy_sources, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +37,7 @@ class Installed:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the sources, so that nothing in the working tree changes hands."""
-    tree = tmp_path_factory.mktemp("tree")
-    built = shutil.ignore_patterns("_bpf", "__pycache__")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=built)
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tree / "dist", tree)
-    (path,) = (tree / "dist").glob("*.whl")
-    return path
+    return build(copy_sources(tmp_path_factory.mktemp("tree")))
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook's values: modes, causes of refusals, and how what is attached is told."""
+"""The hook's values: modes, and how what is attached is told."""
 
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from xdpkit.errors import UsageError
 from xdpkit.hook import AttachedProgram, HookStatus, MapSummary, Mode, Owner, ProgramSummary, Via
-from xdpkit.hook.refusals import REFUSALS, explain
 from xdpkit.hook.state import removal
 from xdpkit.interfaces import Interface, XdpIds
 from xdpkit.uapi.bpf import ProgType
@@ -72,44 +71,22 @@ def test_an_unknown_mode_is_refused_with_those_that_there_are() -> None:
         Mode.parse("fast")
 
 
+def test_several_modes_are_tried_in_their_order_and_native_alone_is_the_default() -> None:
+    assert Mode.choice("native,skb") == (Mode.NATIVE, Mode.GENERIC)
+    assert Mode.choice([Mode.GENERIC, Mode.NATIVE]) == (Mode.GENERIC, Mode.NATIVE)
+    assert Mode.choice(None) == (Mode.NATIVE,)
+
+
+@pytest.mark.parametrize("modes", [(), "generic,skb", [Mode.NATIVE, Mode.NATIVE]])
+def test_a_choice_of_no_mode_or_of_one_twice_is_refused(modes: Sequence[Mode] | str) -> None:
+    with pytest.raises(UsageError, match="each is to be named once"):
+        Mode.choice(modes)
+
+
 def test_each_mode_has_a_flag_of_its_own() -> None:
     flags = [mode.flag for mode in Mode]
 
     assert flags == [XdpFlags.DRV_MODE, XdpFlags.SKB_MODE, XdpFlags.HW_MODE]
-
-
-def test_a_drivers_own_cause_comes_before_what_holds_for_all() -> None:
-    cause, _ = explain(errno.ENOMEM, interface(driver="ice"), Mode.NATIVE)
-    of_any, _ = explain(errno.ENOMEM, interface(driver="mlx5_core"), Mode.NATIVE)
-
-    assert cause == "memory ran out, or driver ice has too few TX queues to give XDP its own"
-    assert of_any == "memory ran out"
-
-
-def test_a_driver_without_native_xdp_is_told_with_the_mode_that_works() -> None:
-    cause, remedy = explain(errno.EOPNOTSUPP, interface(driver=None), Mode.NATIVE)
-
-    assert cause is not None
-    assert cause.startswith("its driver has no native XDP")
-    assert remedy is not None
-    assert "--mode generic" in remedy
-
-
-def test_a_cause_of_one_mode_is_none_of_another() -> None:
-    assert explain(errno.ERANGE, interface(), Mode.NATIVE) != (None, None)
-    assert explain(errno.ERANGE, interface(), Mode.GENERIC) == (None, None)
-    assert explain(errno.ERANGE, interface(driver="mlx5_core"), Mode.NATIVE) == (None, None)
-
-
-def test_each_cause_can_be_reached_and_leaves_no_placeholder() -> None:
-    reached = {
-        explain(refusal.errno, interface(driver=refusal.driver), mode)[0]
-        for refusal in REFUSALS
-        for mode in Mode
-    }
-
-    assert len(reached) == len(REFUSALS) + 1  # and None
-    assert not any("{" in cause for cause in reached if cause)
 
 
 def test_what_is_attached_is_told_with_all_that_is_known_of_it() -> None:
@@ -136,7 +113,9 @@ def test_a_program_that_could_not_be_looked_up_is_told_by_its_id() -> None:
 @pytest.mark.parametrize(
     ("found", "command"),
     [
-        (attached(owner=Owner.XDPKIT), "xdpkit detach eth0"),
+        (attached(owner=Owner.XDPKIT, pinned="/sys/fs/bpf/xdpkit/1-2/link"), "xdpkit detach eth0"),
+        (attached(owner=Owner.XDPKIT), "xdpkit detach --expect 7 eth0"),
+        (attached(owner=Owner.XDPKIT, via=Via.NETLINK, link_id=None), "xdpkit detach eth0"),
         (attached(owner=Owner.LIBXDP), "xdp-loader unload eth0 --all"),
         (attached(), "bpftool link detach id 3"),
         (attached(via=Via.NETLINK, link_id=None), "ip link set dev eth0 xdpdrv off"),
@@ -156,9 +135,9 @@ def test_who_holds_a_program_decides_how_it_is_removed(
 def test_the_command_that_removes_a_program_goes_into_its_namespace() -> None:
     by_netlink = attached(via=Via.NETLINK, link_id=None)
 
-    assert removal(attached(owner=Owner.XDPKIT), interface(netns="blue")) == (
-        "xdpkit detach -n blue eth0"
-    )
+    pinned = attached(owner=Owner.XDPKIT, pinned="/sys/fs/bpf/xdpkit/1-2/link")
+
+    assert removal(pinned, interface(netns="blue")) == "xdpkit detach -n blue eth0"
     assert removal(by_netlink, interface(netns="blue")) == (
         "nsenter --net=/run/netns/blue ip link set dev eth0 xdpdrv off"
     )
@@ -190,6 +169,11 @@ def test_the_status_is_plain_data_for_json() -> None:
                 "link": {"id": 3},
                 "owner": "xdpkit",
                 "pinned": "/p/link",
+                "leaving": False,
+                "reverts_in": None,
+                "record": None,
+                "dispatcher": None,
+                "holders": [],
                 "note": None,
             }
         ],

@@ -3,24 +3,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from xdpkit.cli.assign import assign
+from xdpkit.cli import changing
+from xdpkit.cli.changing import Wanted, takes_program
 from xdpkit.cli.command import Settings, pass_settings, subcommand
+from xdpkit.cli.naming import identity
 from xdpkit.cli.options import (
-    choose_program,
+    dry_run_option,
     interface_argument,
     keeping_log,
-    mode_option,
-    object_argument,
+    modes_option,
     pin_root_option,
-    policy_option,
-    program_option,
-    set_option,
-    target_option,
+    revert_after_option,
     verifier_log_option,
 )
-from xdpkit.cli.render import emit, emit_json, printable
+from xdpkit.cli.render import emit, message, printable
+
+if TYPE_CHECKING:
+    from xdpkit.hook import Mode
 
 
 @subcommand(
@@ -28,92 +31,67 @@ from xdpkit.cli.render import emit, emit_json, printable
     examples="""
 xdpkit attach eth0 fw.o
 xdpkit attach eth0 fw.o --program firewall --set blocked_port=53
+xdpkit attach eth0 fw.o --mode native,generic --dry-run
+xdpkit attach eth0 fw.o --revert-after 60s
 xdpkit -n blue attach veth0 fw.o --mode generic
 """,
 )
 @interface_argument()
-@object_argument
-@program_option
-@mode_option
-@set_option
-@policy_option
-@target_option
-@click.option("--force", is_flag=True, help="Try it even if the interface cannot do it.")
+@takes_program
+@modes_option
+@click.option("--netlink", is_flag=True, help="Let netlink hold the program, not a pinned link.")
+@dry_run_option
+@revert_after_option
 @pin_root_option
 @verifier_log_option
 @pass_settings
 def command(
     settings: Settings,
     iface: str,
-    object_path: str,
-    program_name: str | None,
-    mode: str,
-    assignments: tuple[str, ...],
-    policy: str,
-    targets: tuple[str, ...],
-    force: bool,
+    wanted: Wanted,
+    modes: tuple[Mode, ...],
+    netlink: bool,
+    dry_run: bool,
+    revert_after: float | None,
     pin_root: str,
     log_path: str | None,
 ) -> None:
     """Load a program and put it on an interface, to stay.
 
     It stays until 'xdpkit detach', or until the interface goes. An interface that has a program
-    already is left as it is. A program that needs what the interface does not offer is refused, as
-    'xdpkit check' tells.
+    already is left as it is: see 'xdpkit replace'. A program that needs what the interface does not
+    offer is refused, as 'xdpkit check' tells.
     """
     from xdpkit.cli.verdicts import overridden, tolerated
-    from xdpkit.hook import Mode, attach, status
-    from xdpkit.hook.check import check
-    from xdpkit.negotiation import Policy
-    from xdpkit.obj import read
+    from xdpkit.hook import Add, Via
+    from xdpkit.hook.place import Place
 
-    obj = read(object_path)
-    spec = choose_program(obj, program_name, what=f"attach {object_path} to {iface}")
-    assign(obj, assignments)
-    if force:
-        overridden(
-            check(
-                spec,
-                iface,
-                mode=Mode.parse(mode),
-                policy=Policy(policy),
-                targets=targets,
-                netns=settings.netns,
-            )
-        )
-    with (
-        keeping_log(log_path),
-        attach(
-            iface,
-            spec,
-            mode=Mode.parse(mode),
-            policy=Policy(policy),
-            targets=targets,
-            force=force,
-            pin=True,
-            netns=settings.netns,
-            pin_root=pin_root,
-        ) as attached,
-    ):
-        negotiation = attached.negotiation
+    spec = wanted.read(f"attach {wanted.object_path} to {iface}")
+    change = Add(
+        Place(iface, settings.netns, pin_root),
+        spec,
+        mode=modes,
+        via=Via.NETLINK if netlink else None,
+        **wanted.terms,
+    )
+    if wanted.force:
+        overridden(change.negotiation)
+    if dry_run:
+        changing.show_plan(settings, change, revert_after)
+        return
+    with keeping_log(log_path), change.apply(revert_after=revert_after) as attached:
+        changing.notes(attached.notes)
+        if attached.mode is not modes[0]:
+            message(f"{attached.mode.value} mode was taken")
+        negotiation = attached.negotiation or change.negotiation
         tolerated(negotiation)
         if settings.json:
-            (hook,) = status(netns=settings.netns, iface=iface, pin_root=pin_root)
-            emit_json(
-                {
-                    **hook.to_dict(),
-                    "negotiation": negotiation.to_dict(),
-                    "overridden": not negotiation.is_allowed,
-                },
-                pretty=settings.pretty,
-            )
+            changing.emit_attached(settings, attached, negotiation, pin_root, revert_after)
             return
-        name = attached.interface.name
-        emit(
-            [
-                printable(f"attached {spec.name} to {name} in {attached.mode.value} mode"),
-                f"  program {attached.program.id}, tag {attached.program.tag},"
-                f" link {attached.link_id}",
-                printable(f"  pinned at {attached.pinned}"),
-            ]
-        )
+        name, mode = attached.interface.name, attached.mode.value
+        emit([printable(f"attached {spec.name} to {name} in {mode} mode")])
+        program = attached.program
+        emit([f"  {identity(program.id, program.tag, attached.link_id)}"])
+        if attached.pinned is not None:
+            emit([printable(f"  pinned at {attached.pinned}")])
+        emit(changing.until_confirmed(attached.interface, pin_root, 0, revert_after))

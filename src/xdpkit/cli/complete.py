@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shell can complete: names of interfaces, namespaces, programs, compilers.
+"""What the shell can complete: names of interfaces, namespaces, programs, modes, compilers.
 
 A completion that fails has nothing to offer; it never prints an error into the command line.
 """
@@ -54,6 +54,31 @@ def programs(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
         except XdpkitError:
             continue
     return []
+
+
+def program_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the ids of the programs on the interface that the command line names."""
+    from xdpkit.cli.command import Settings
+    from xdpkit.hook.looking import programs_of
+    from xdpkit.interfaces import resolve
+
+    settings = ctx.find_object(Settings) or Settings()
+    for name in (ctx.params.get("iface"), *ctx.args):
+        try:
+            interface = resolve(name or "", netns=settings.netns)
+        except XdpkitError:
+            continue
+        return _starting(incomplete, (str(number) for _, number in programs_of(interface)))
+    return []
+
+
+def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the modes that can go on a list of modes."""
+    from xdpkit.hook.mode import Mode
+
+    begun, comma, rest = incomplete.rpartition(",")
+    names = (mode.value for mode in Mode if mode.value not in begun.split(","))
+    return [f"{begun}{comma}{name}" for name in _starting(rest, names)]
 
 
 def compilers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

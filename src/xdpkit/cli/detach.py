@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
-import click
-
+from xdpkit.cli import changing
 from xdpkit.cli.command import Settings, pass_settings, subcommand
-from xdpkit.cli.options import interface_argument, pin_root_option
+from xdpkit.cli.naming import full_name, held_by
+from xdpkit.cli.options import (
+    dry_run_option,
+    expect_option,
+    interface_argument,
+    pin_root_option,
+    revert_after_option,
+)
 from xdpkit.cli.render import emit, emit_json, printable
 
 
@@ -15,33 +21,47 @@ from xdpkit.cli.render import emit, emit_json, printable
     examples="""
 xdpkit detach eth0
 xdpkit detach eth0 --expect 123
+xdpkit detach eth0 --revert-after 5m
 xdpkit -n blue detach veth0
 """,
 )
 @interface_argument()
-@click.option(
-    "--expect",
-    metavar="ID",
-    type=click.IntRange(min=1),
-    help="Only if this program is on it; 'xdpkit status' shows ids.",
-)
+@expect_option
+@dry_run_option
+@revert_after_option
 @pin_root_option
 @pass_settings
-def command(settings: Settings, iface: str, expect: int | None, pin_root: str) -> None:
+def command(
+    settings: Settings,
+    iface: str,
+    expect: int | None,
+    dry_run: bool,
+    revert_after: float | None,
+    pin_root: str,
+) -> None:
     """Take a program off an interface.
 
-    Only a program that 'xdpkit attach' put there is touched.
+    Only a program that 'xdpkit attach' put there is touched, unless another one is named: --expect
+    ID. With --revert-after, a program that lets all packets pass stands in until it is confirmed.
     """
-    from xdpkit.hook import detach
+    from xdpkit.hook import Delete
+    from xdpkit.hook.place import Place
 
-    detached = detach(iface, netns=settings.netns, pin_root=pin_root, expect=expect)
-    if settings.json:
-        emit_json(detached.to_dict(), pretty=settings.pretty)
+    change = Delete(Place(iface, settings.netns, pin_root), expected=expect)
+    if dry_run:
+        changing.show_plan(settings, change, revert_after)
         return
-    program = detached.program
-    emit(
-        [
-            printable(f"detached {program.name or 'it'} from {detached.interface.name}"),
-            f"  program {program.id}, link {detached.link_id}",
-        ]
-    )
+    detached = change.apply(revert_after=revert_after)
+    changing.notes(detached.notes)
+    if settings.json:
+        document = {
+            **detached.to_dict(),
+            "revert_after": changing.nanoseconds(revert_after),
+        }
+        emit_json(document, pretty=settings.pretty)
+        return
+    program, interface = detached.program, detached.interface
+    name = full_name(change.present) or "it"
+    emit([printable(f"detached {name} from {interface.name}")])
+    emit([f"  program {program.id}, {held_by(detached.link_id)}"])
+    emit(changing.until_confirmed(interface, pin_root, program.id, revert_after))

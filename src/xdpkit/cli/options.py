@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from xdpkit.cli import complete
+from xdpkit.cli.duration import duration_callback
 from xdpkit.cli.render import message
 from xdpkit.errors import UsageError, VerifierError
 from xdpkit.uapi.bpf import AttachType, ProgType
 
 if TYPE_CHECKING:
+    from xdpkit.hook import Mode
     from xdpkit.obj import Object, ProgramSpec
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -26,7 +28,10 @@ DEFAULT_PIN_ROOT = "/sys/fs/bpf"
 def interface_argument(*, required: bool = True) -> Callable[[_F], _F]:
     """Add the argument IFACE."""
     return click.argument(
-        "iface", metavar="IFACE", required=required, shell_complete=complete.interfaces
+        "iface",
+        metavar="IFACE" if required else "[IFACE]",
+        required=required,
+        shell_complete=complete.interfaces,
     )
 
 
@@ -47,6 +52,43 @@ mode_option = click.option(
     default="native",
     show_default=True,
     help="native: in the driver; generic, or skb: in the network stack; offload: on the NIC.",
+)
+
+
+def _modes(_: click.Context, __: click.Parameter, text: str) -> tuple[Mode, ...]:
+    from xdpkit.hook import Mode
+
+    return Mode.choice(text)
+
+
+modes_option = click.option(
+    "--mode",
+    "modes",
+    metavar="MODE[,MODE]",
+    default="native",
+    show_default=True,
+    callback=_modes,
+    shell_complete=complete.modes,
+    help="native: in the driver; generic, or skb: in the network stack; offload: on the NIC."
+    " Several are tried in their order.",
+)
+
+expect_option = click.option(
+    "--expect",
+    metavar="ID",
+    type=click.IntRange(min=1),
+    shell_complete=complete.program_ids,
+    help="Only if this program is on it, whoever put it there; 'xdpkit status' shows ids.",
+)
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+
+revert_after_option = click.option(
+    "--revert-after",
+    metavar="TIME",
+    callback=duration_callback,
+    help="Undo it after this time (500ms, 60s, 5m, 1h), unless 'xdpkit confirm IFACE' is called"
+    " before.",
 )
 
 policy_option = click.option(

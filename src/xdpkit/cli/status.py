@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xdpkit.cli.command import Settings, pass_settings, subcommand
+from xdpkit.cli.naming import full_name, held_by
 from xdpkit.cli.options import interface_argument, pin_root_option
-from xdpkit.cli.render import Column, emit, emit_json, message, printable, table, width
+from xdpkit.cli.render import Column, emit, emit_json, message, table, width
 
 if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram, HookStatus
@@ -29,7 +30,8 @@ xdpkit status -j | jq '.interfaces[].attached[].prog.id'
 def command(settings: Settings, iface: str | None, pin_root: str) -> None:
     """Show which interfaces have which programs, whoever put them there.
 
-    With IFACE, show all about that one.
+    With IFACE, show all about that one: also where its program comes from, and which processes
+    hold it.
     """
     from xdpkit.hook import status
 
@@ -38,7 +40,9 @@ def command(settings: Settings, iface: str | None, pin_root: str) -> None:
         emit_json({"interfaces": [hook.to_dict() for hook in hooks]}, pretty=settings.pretty)
         return
     if iface is not None:
-        emit(line for hook in hooks for line in _details(hook))
+        from xdpkit.cli.details import details
+
+        emit(line for hook in hooks for line in details(hook, pin_root))
     elif hooks:
         emit(_overview(hooks))
     else:
@@ -60,15 +64,17 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
             Column("program"),
             Column("tag"),
             Column("by"),
+            Column("state"),
         ],
         [
             [
                 hook.interface.name,
                 found.mode.value,
                 str(found.program.id),
-                found.program.name or "",
+                full_name(found) or "",
                 found.program.tag or "",
-                _holder(found),
+                holder(found),
+                _state(found),
             ]
             for hook in hooks
             for found in hook.attached
@@ -77,34 +83,22 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
     )
 
 
-def _details(hook: HookStatus) -> Iterator[str]:
-    name = printable(hook.interface.name)
-    if not hook.attached:
-        yield f"{name}: no program"
-    for found in hook.attached:
-        yield f"{name}: {found.mode.value} mode"
-        for key, value in _facts(found):
-            if value:
-                yield f"  {key:<9}{printable(value)}"
-
-
-def _facts(found: AttachedProgram) -> Iterator[tuple[str, str]]:
-    program = found.program
-    yield "program", f"{program.name or ''} id {program.id}".strip()
-    yield "tag", program.tag or ""
-    if program.loaded_at is not None:
-        yield "loaded", f"{program.loaded_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
-    if program.jited is not None:
-        yield "runs as", "machine code" if program.jited else "interpreted instructions"
-    yield "by", _holder(found)
-    yield "pinned", found.pinned or ""
-    maps = (f"{used.name or 'unnamed'} ({used.id})" for used in program.maps or ())
-    yield "maps", ", ".join(maps)
-
-
-def _holder(found: AttachedProgram) -> str:
+def holder(found: AttachedProgram) -> str:
     """Return who put it there and what holds it: "xdpkit, link 7"."""
     owner = found.owner.value if found.owner.value != "unknown" else ""
-    if found.link_id is not None:
-        return ", ".join(filter(None, (owner, f"link {found.link_id}")))
-    return ", ".join(filter(None, (owner, found.via.value if found.via else "")))
+    held = held_by(found.link_id) if found.via is not None else ""
+    return ", ".join(filter(None, (owner, held)))
+
+
+def _state(found: AttachedProgram) -> str:
+    """Return what is not as usual, in a word or two."""
+    left = found.seconds_to_revert
+    if left is not None:
+        from xdpkit.cli.duration import format_duration
+
+        return f"{format_duration(left)} to confirm" if left >= 0 else "not undone in time"
+    if found.is_leaving:
+        return "leaving"
+    if found.record is not None and found.record.unknown:
+        return "newer record"
+    return ""

@@ -1,32 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is on an interface's hook: attach, detach, look."""
+"""What is on an interface's hook: add, replace, delete, look.
+
+Names are imported when they are first used: ``xdpkit status`` has to answer at once.
+"""
 
 from __future__ import annotations
 
-from xdpkit.hook.attach import Attached, attach
-from xdpkit.hook.detach import Detached, detach
-from xdpkit.hook.mode import Mode
-from xdpkit.hook.state import (
-    AttachedProgram,
-    HookStatus,
-    MapSummary,
-    Owner,
-    ProgramSummary,
-    Via,
-)
-from xdpkit.hook.status import status
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xdpkit.hook.add import Add
+    from xdpkit.hook.attaching import attach, detach
+    from xdpkit.hook.cleaning import Cleaned, clean
+    from xdpkit.hook.delete import Delete, Detached
+    from xdpkit.hook.hook import Hook
+    from xdpkit.hook.looking import status
+    from xdpkit.hook.mode import Mode, Via
+    from xdpkit.hook.record import Origin, Record, StoredRecord
+    from xdpkit.hook.replace import Replace
+    from xdpkit.hook.request import Terms
+    from xdpkit.hook.state import (
+        AttachedProgram,
+        HookStatus,
+        MapSummary,
+        Owner,
+        ProgramSummary,
+    )
+    from xdpkit.hook.xdpprog import XdpProg
 
 __all__ = [
-    "Attached",
+    "Add",
     "AttachedProgram",
+    "Cleaned",
+    "Delete",
     "Detached",
+    "Hook",
     "HookStatus",
     "MapSummary",
     "Mode",
+    "Origin",
     "Owner",
     "ProgramSummary",
+    "Record",
+    "Replace",
+    "StoredRecord",
+    "Terms",
     "Via",
+    "XdpProg",
     "attach",
+    "clean",
     "detach",
     "status",
 ]
+
+_HOMES = {
+    "add": ("Add",),
+    "attaching": ("attach", "detach"),
+    "cleaning": ("Cleaned", "clean"),
+    "delete": ("Delete", "Detached"),
+    "hook": ("Hook",),
+    "looking": ("status",),
+    "mode": ("Mode", "Via"),
+    "record": ("Origin", "Record", "StoredRecord"),
+    "replace": ("Replace",),
+    "request": ("Terms",),
+    "state": ("AttachedProgram", "HookStatus", "MapSummary", "Owner", "ProgramSummary"),
+    "xdpprog": ("XdpProg",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"xdpkit.hook.{module}"), name)
+    globals()[name] = value
+    return value

@@ -32,6 +32,7 @@ def check(
     targets: Sequence[Target | Device | str | int] = (),
     maps: Mapping[str, Map] | None = None,
     netns: str | None = None,
+    by_link: bool = True,
 ) -> Negotiation:
     """Return every verdict on a program and a device; nothing is loaded or attached.
 
@@ -53,6 +54,7 @@ def check(
         maps: maps that the program will use, by name: what devmaps hold is looked at; what
             program arrays and constants hold is not known.
         netns: name or path of the interfaces' network namespace; None: the caller's own.
+        by_link: whether a ``bpf_link`` is to hold it, which the kernel then has to have.
 
     Raises:
         UsageError: there is no such interface or namespace.
@@ -66,7 +68,7 @@ def check(
     kernel: Mapping[str, Finding] = {}
     if not isinstance(device, Device):
         device = device_of(device, mode=mode.value, netns=netns)
-        kernel = _kernel(requirements)
+        kernel = _kernel(requirements, by_link)
         named += _constant_targets(requirements, netns)
         named += _targets_in(_maps(program, maps), netns)
     return negotiate(
@@ -74,11 +76,13 @@ def check(
     )
 
 
-def _kernel(requirements: Requirements) -> dict[str, Finding]:
-    """Ask the kernel for what the program needs of it, and for links, which attaching needs."""
+def _kernel(requirements: Requirements, by_link: bool) -> dict[str, Finding]:
+    """Ask the kernel for what the program needs of it, and for links where they are to be used."""
     from xdpkit.probes.offered import kernel_findings
 
-    names = {item.capability for item in requirements} | {"link"}
+    names = {item.capability for item in requirements}
+    if by_link:
+        names.add("link")
     return kernel_findings(
         sorted(
             name

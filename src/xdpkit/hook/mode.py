@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Self
 
 from xdpkit.errors import UsageError
@@ -42,6 +43,26 @@ class Mode(enum.Enum):
                 f"use mode {text!r}", cause=f"the modes are {known} (or skb, for generic)"
             ) from None
 
+    @classmethod
+    def choice(cls, mode: Mode | str | Sequence[Mode] | None) -> tuple[Mode, ...]:
+        """Return the modes to be tried, in their order: "native,generic" are two.
+
+        Raises:
+            UsageError: there is no such mode, none at all, or one twice.
+        """
+        if mode is None:
+            return (cls.parse("native"),)
+        if isinstance(mode, str):
+            modes: tuple[Mode, ...] = tuple(cls.parse(part.strip()) for part in mode.split(","))
+        else:
+            modes = (mode,) if isinstance(mode, Mode) else tuple(mode)
+        if not modes or len(set(modes)) != len(modes):
+            names = ", ".join(each.value for each in modes) or "none"
+            raise UsageError(
+                "choose from several modes", cause=f"each is to be named once, not {names}"
+            )
+        return modes
+
     @property
     def flag(self) -> XdpFlags:
         """The mode's ``XDP_FLAGS_*_MODE``, for links and netlink alike."""
@@ -53,3 +74,10 @@ _FLAGS = {
     Mode.GENERIC: XdpFlags.SKB_MODE,
     Mode.OFFLOAD: XdpFlags.HW_MODE,
 }
+
+
+class Via(enum.Enum):
+    """What holds a program on its hook."""
+
+    LINK = "link"
+    NETLINK = "netlink"

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where links are pinned: ``<bpffs>/xdpkit/<netns cookie>-<ifindex>/link``.
+"""What a hook needs to outlive the process: ``<bpffs>/xdpkit/<netns cookie>-<ifindex>/``.
 
-Beside a link lie the maps that must outlive the process with it: the kernel empties a program
-array and cancels timers when the map's last descriptor or pin goes, although a program uses it.
+``link`` keeps the link, and with it the program on the hook. Beside it lie the maps that must
+outlive the process too, ``map-<id>``: the kernel empties a program array and cancels timers when
+the map's last descriptor or pin goes, although a program uses it. Where netlink or somebody else's
+link holds the program, ``program-<id>`` stands in the link's place, so that it can be seen which
+program the maps are for; there are two while one is replaced by the other.
 
-A pin in bpffs keeps a link, and with it the program on the hook, when the process ends. The folder
-is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin decides
-what the next command detaches.
+The folder is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin
+decides what the next command detaches.
 
-The kernel detaches a link when its interface goes; the pin stays and holds a link to nothing. Such
-pins are swept away by the next change.
+The folder's name says where the interface was when its program was attached. Interfaces move, and
+the link follows: so whose hook a folder is, its link says, and not its name.
 """
 
 from __future__ import annotations
@@ -26,20 +28,29 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, XdpkitError
 from xdpkit.interfaces import Interface
-from xdpkit.syscalls import bpf
+from xdpkit.syscalls import bpf, mounts, privilege
 from xdpkit.syscalls.fd import Fd
+from xdpkit.syscalls.mounts import Lifetime
 from xdpkit.syscalls.statfs import is_bpffs
 from xdpkit.uapi import attr
+from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
-    from xdpkit.kernel import Map
+    from xdpkit.kernel import Map, Program
 
 DEFAULT_ROOT = "/sys/fs/bpf"
 
+BY_NAME = (
+    "name the network namespace instead of entering it (xdpkit -n NAME, not ip netns exec NAME"
+    " xdpkit)"
+)
+"""What helps where entering a network namespace has hidden the bpffs."""
+
 _FOLDER = "xdpkit"
 _LINK = "link"
+_PROGRAM = "program-"
 _MAP = "map-"
-_HOOK_NAME = re.compile(r"\d+-\d+")
+_HOOK_NAME = re.compile(r"(\d+)-(\d+)(-\d+)?")
 
 
 def root_of(path: str) -> str:
@@ -65,12 +76,55 @@ class PinnedLink:
 
     def holds(self, interface: Interface) -> bool:
         """Whether the link is what is on the interface's hook now."""
-        xdp = interface.xdp
-        return self.ifindex == interface.index and self.program_id in (
-            xdp.native,
-            xdp.generic,
-            xdp.offload,
-        )
+        return self.ifindex == interface.index and self.program_id in ids_on(interface)
+
+
+@dataclass(frozen=True, slots=True)
+class HookFolder:
+    """The pins of one hook, at the moment when they were looked at.
+
+    Attributes:
+        path: the folder.
+        netns_cookie, ifindex: where the interface was when its program was attached.
+        link: the pinned link, None where something else holds the program.
+        programs: ids of the programs that stand in the link's place.
+        maps: ids of the pinned maps.
+    """
+
+    path: str
+    netns_cookie: int
+    ifindex: int
+    link: PinnedLink | None
+    programs: frozenset[int]
+    maps: frozenset[int]
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it certainly holds nothing: its interface is gone, or a command was killed."""
+        if self.link is not None:
+            return self.link.ifindex == 0
+        return not self.programs
+
+    def keeps(self, program_id: int) -> bool:
+        """Whether it is this program that the pins keep on its hook."""
+        if self.link is not None:
+            return program_id == self.link.program_id
+        return program_id in self.programs
+
+    def serves(self, interface: Interface) -> bool:
+        """Whether the interface's hook is this one."""
+        if self.link is not None:
+            return self.link.holds(interface)
+        return not self.programs.isdisjoint(ids_on(interface))
+
+    def is_home_of(self, interface: Interface) -> bool:
+        """Whether the interface was here when its program was attached, and is still."""
+        return (self.netns_cookie, self.ifindex) == (interface.netns_cookie, interface.index)
+
+
+def ids_on(interface: Interface) -> tuple[int | None, ...]:
+    """Return the ids of the programs on an interface's hooks."""
+    return (interface.xdp.native, interface.xdp.generic, interface.xdp.offload)
 
 
 class Pins:
@@ -80,22 +134,70 @@ class Pins:
         self.root = root
         self.folder = f"{root.rstrip('/')}/{_FOLDER}"
 
-    def path_of(self, interface: Interface) -> str:
-        """Return where the link of an interface's hook is pinned."""
-        return f"{self.folder}/{interface.netns_cookie}-{interface.index}/{_LINK}"
+    def home_of(self, interface: Interface) -> str:
+        """Return the folder for an interface's hook."""
+        return f"{self.folder}/{interface.netns_cookie}-{interface.index}"
 
-    def require_bpffs(self, what: str) -> None:
-        """Refuse a root that is no bpffs.
+    def require_lasting(self, what: str) -> str | None:
+        """Refuse a root that cannot hold pins, or not for longer than this process.
+
+        Returns a note where they last, but not until they are removed.
 
         Raises:
-            RequirementUnmet: it is none, or not there.
+            RequirementUnmet: it is no bpffs, is read-only, or is this process's alone.
+            MissingPrivilege: it is another user's.
         """
         if not is_bpffs(self.root):
+            raise self._no_bpffs(what)
+        self._require_own(what)
+        if mounts.is_read_only(self.root):
             raise RequirementUnmet(
                 what,
-                cause=f"{self.root} is not a BPF file system, and only one can hold pins",
-                remedy=f"mount -t bpf bpf {self.root}" if os.path.isdir(self.root) else None,
+                cause=f"{self.root} is mounted read-only, so nothing can be pinned there",
+                remedy=f"mount -o remount,rw {self.root}; or attach without pins: --netlink",
             )
+        match mounts.outlives(self.root):
+            case Lifetime.PRIVATE:
+                raise RequirementUnmet(
+                    what,
+                    cause=f"{self.root} is in a mount namespace that ends with this process, and"
+                    " a pin in it with it",
+                    remedy=f"{BY_NAME}; or attach without pins: --netlink",
+                )
+            case Lifetime.COMPANIONS:
+                return (
+                    f"{self.root} is in a mount namespace of its own: the pin goes when the last"
+                    " process in it ends"
+                )
+            case Lifetime.SHARED:
+                return None
+
+    def _require_own(self, what: str) -> None:
+        """Refuse to be the one who made root's folder: root's commands would not trust it."""
+        user = os.geteuid()
+        if user == 0 or os.path.lexists(self.folder) or os.stat(self.root).st_uid == user:
+            return
+        remedy = "run it as root (sudo)"
+        if not privilege.lacks((Capability.BPF, Capability.NET_ADMIN)):
+            remedy += ", or name a folder of your own on a BPF file system: --pin-root"
+        raise MissingPrivilege(
+            what,
+            cause=f"{self.root} belongs to another user, and so do the pins below it",
+            remedy=remedy,
+        )
+
+    def _no_bpffs(self, what: str) -> RequirementUnmet:
+        cause = f"{self.root} is not a BPF file system, and only one can hold pins"
+        if self.root == DEFAULT_ROOT and mounts.hidden_bpffs():
+            return RequirementUnmet(
+                what,
+                cause=f"{cause}; it is hidden here, as by ip netns exec",
+                remedy=f"{BY_NAME}; or attach without pins: --netlink",
+            )
+        mount = f"mount -t bpf bpf {self.root}; or attach without pins: --netlink"
+        return RequirementUnmet(
+            what, cause=cause, remedy=mount if os.path.isdir(self.root) else None
+        )
 
     @contextlib.contextmanager
     def locked(self, what: str, *, create: bool) -> Iterator[bool]:
@@ -111,20 +213,36 @@ class Pins:
             RequirementUnmet: the root is no bpffs, or somebody else made the folder.
             MissingPrivilege: only root may.
         """
+        while True:
+            descriptor = self._folder(what, create=create)
+            if descriptor is None:
+                yield False
+                return
+            with descriptor:
+                fcntl.flock(descriptor.fileno(), fcntl.LOCK_EX)
+                if self._is_gone(descriptor):
+                    # `clean --all` removed it while this process waited for the lock.
+                    continue
+                yield True
+                return
+
+    def _folder(self, what: str, *, create: bool) -> Fd | None:
         if create:
-            self.require_bpffs(what)
+            if not is_bpffs(self.root):
+                raise self._no_bpffs(what)
+            self._require_own(what)
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(self.folder, 0o700)
             except OSError as error:
                 raise _explained(error, what, self.folder) from error
-        descriptor = self.open_folder(what)
-        if descriptor is None:
-            yield False
-            return
-        with descriptor:
-            fcntl.flock(descriptor.fileno(), fcntl.LOCK_EX)
-            yield True
+        return self.open_folder(what)
+
+    def _is_gone(self, descriptor: Fd) -> bool:
+        try:
+            return not os.path.samestat(os.fstat(descriptor.fileno()), os.lstat(self.folder))
+        except FileNotFoundError:
+            return True
 
     def open_folder(self, what: str) -> Fd | None:
         """Open the folder if it is one to be trusted; None when there is none.
@@ -154,103 +272,169 @@ class Pins:
             remedy=f"see what is in it and who uses it, then remove it: rm -r {self.folder}",
         )
 
-    def pin(self, link: Fd, interface: Interface, what: str) -> str:
-        """Pin a link as the one on an interface's hook; return the pin's path. Under the lock.
-
-        Raises:
-            KernelRefused: the pin is taken by the link of an interface that was here before and
-                is in another namespace now (EEXIST), or bpffs refused otherwise.
-        """
-        path = self.path_of(interface)
-        self._make_folder(path, what)
+    def folders(self) -> list[HookFolder]:
+        """Look at the pins of all hooks. The folder above them has been found trustworthy."""
         try:
-            bpf.obj_pin(link.fileno(), path, what=what)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
-            raise KernelRefused(
-                what,
-                errno=errno.EEXIST,
-                cause=f"{path} holds the link of an interface that had number {interface.index}"
-                " here and has moved to another network namespace",
-                remedy=f"detach that one: bpftool link detach pinned {path}",
-            ) from error
-        return path
+            with os.scandir(self.folder) as entries:
+                found = [
+                    (entry.path, name)
+                    for entry in entries
+                    if (name := _HOOK_NAME.fullmatch(entry.name))
+                ]
+        except FileNotFoundError:
+            return []
+        return [
+            folder
+            for path, name in found
+            if (folder := _look(path, int(name[1]), int(name[2]))) is not None
+        ]
+
+    def folder_of(self, interface: Interface) -> HookFolder | None:
+        """Return the pins that hold what is on an interface's hook; None where none do."""
+        return self.choose(self.folders(), interface)
+
+    def choose(self, folders: Iterable[HookFolder], interface: Interface) -> HookFolder | None:
+        """Return the one of these pins that holds what is on an interface's hook.
+
+        An interface that has moved here is recognised by its link or program. The kernel does not
+        name their namespaces; where several fit (one program on interfaces of several namespaces
+        that have the same index), the one that was pinned for this very interface is meant.
+        """
+        serving = [folder for folder in folders if folder.serves(interface)]
+        home = self.home_of(interface)
+        return next(
+            (folder for folder in serving if folder.path == home),
+            serving[0] if len(serving) == 1 else None,
+        )
+
+    def vacate(self, interface: Interface, what: str) -> None:
+        """Make an interface's place free for its pins. Under the lock.
+
+        The pins of an interface that was here before and is elsewhere now move aside.
+        """
+        home = self.home_of(interface)
+        folder = _look(home, interface.netns_cookie, interface.index)
+        if folder is None:
+            return
+        if folder.is_dead:
+            remove(folder.path)
+            return
+        number = folder.link.link_id if folder.link is not None else min(folder.programs)
+        try:
+            os.rename(home, f"{home}-{number}")
+        except OSError as error:
+            raise _explained(error, what, home) from error
 
     @contextlib.contextmanager
-    def keeping(self, maps: Iterable[Map], interface: Interface, what: str) -> Iterator[None]:
-        """Pin maps beside the link that is about to be; unpin them if the block fails.
+    def keeping(
+        self, maps: Iterable[Map], hook: str, what: str, *, program: Program | None = None
+    ) -> Iterator[None]:
+        """Pin maps in a hook's folder; unpin those that were not pinned if the block fails.
 
-        Under the lock. Before the link, so that a packet meets no program without them.
+        Under the lock. Before the program, so that a packet meets no program without them.
+
+        Args:
+            maps: the maps. hook: the folder.
+            what: what is being tried, for errors.
+            program: the program that they are for, if another than our link will hold it.
         """
-        link = self.path_of(interface)
+        pins: dict[str, Map | Program] = {f"{_MAP}{each.id}": each for each in maps}
+        if pins and program is not None:
+            pins[f"{_PROGRAM}{program.id}"] = program
         with contextlib.ExitStack() as undo:
-            for each in maps:
-                self._make_folder(link, what)
-                path = f"{os.path.dirname(link)}/{_MAP}{each.id}"
+            if pins:
+                make_folder(hook, what)
+                undo.callback(_remove_if_empty, hook)
+            for name, each in pins.items():
+                path = f"{hook}/{name}"
+                if os.path.lexists(path):
+                    continue
                 bpf.obj_pin(each.fileno(), path, what=what)
                 undo.callback(os.unlink, path)
             yield
             undo.pop_all()
 
-    def _make_folder(self, path: str, what: str) -> None:
-        folder = os.path.dirname(path)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-        except OSError as error:
-            raise _explained(error, what, folder) from error
 
-    def open(self, interface: Interface) -> tuple[Fd, PinnedLink] | None:
-        """Return the link that is pinned for an interface's hook, None where there is none.
-
-        The caller closes the descriptor. Whether the link is still what is on the hook is for
-        :meth:`PinnedLink.holds` to say.
-        """
-        return _open_link(self.path_of(interface))
-
-    def remove(self, interface: Interface) -> None:
-        """Unpin the link of an interface's hook, and its maps. Under the lock."""
-        _remove(os.path.dirname(self.path_of(interface)))
-
-    def sweep(self) -> None:
-        """Remove pins whose links hold nothing, and empty folders. Under the lock."""
-        with os.scandir(self.folder) as entries:
-            hooks = [entry.path for entry in entries if _HOOK_NAME.fullmatch(entry.name)]
-        for hook in hooks:
-            opened = _open_link(f"{hook}/{_LINK}")
-            if opened is None:
-                # Of an attach or a detach that was killed half-way.
-                _remove(hook)
-                continue
-            descriptor, pinned = opened
-            with descriptor:
-                if pinned.ifindex == 0:
-                    _remove(hook)
+def pin_link(link: Fd, hook: str, what: str) -> str:
+    """Pin the link that holds a hook's program; return the pin's path. Under the lock."""
+    make_folder(hook, what)
+    path = f"{hook}/{_LINK}"
+    bpf.obj_pin(link.fileno(), path, what=what)
+    return path
 
 
-def _open_link(path: str) -> tuple[Fd, PinnedLink] | None:
-    descriptor = bpf.obj_get(path, what=f"open {path}")
+def open_link(path: str) -> Fd | None:
+    """Open a pinned link; None where nothing is pinned."""
+    return bpf.obj_get(path, what=f"open {path}")
+
+
+def unpin(hook: str, *, maps: Iterable[int] = (), programs: Iterable[int] = ()) -> None:
+    """Remove pins of maps and programs from a hook's folder. Under the lock."""
+    names = [f"{_MAP}{number}" for number in maps] + [f"{_PROGRAM}{number}" for number in programs]
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{hook}/{name}")
+
+
+def remove(hook: str) -> None:
+    """Remove a hook's pins. Under the lock.
+
+    The link's goes last: by it a hook that was half removed is recognised.
+    """
+    try:
+        with os.scandir(hook) as entries:
+            names = sorted((entry.name for entry in entries), key=lambda name: name == _LINK)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name == _LINK or name.startswith((_MAP, _PROGRAM)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{hook}/{name}")
+    _remove_if_empty(hook)
+
+
+def make_folder(hook: str, what: str) -> None:
+    """Make a hook's folder if it is missing. Under the lock."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(hook, 0o700)
+    except OSError as error:
+        raise _explained(error, what, hook) from error
+
+
+def _remove_if_empty(hook: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(hook)
+
+
+def _look(path: str, cookie: int, ifindex: int) -> HookFolder | None:
+    try:
+        names = os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return HookFolder(
+        path=path,
+        netns_cookie=cookie,
+        ifindex=ifindex,
+        link=_pinned_link(f"{path}/{_LINK}") if _LINK in names else None,
+        programs=_numbers(names, _PROGRAM),
+        maps=_numbers(names, _MAP),
+    )
+
+
+def _numbers(names: Iterable[str], prefix: str) -> frozenset[int]:
+    numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return frozenset(int(number) for number in numbers if number.isdecimal())
+
+
+def _pinned_link(path: str) -> PinnedLink | None:
+    descriptor = open_link(path)
     if descriptor is None:
         return None
     info = attr.XdpLinkInfo()
-    try:
+    with descriptor:
         bpf.get_info(descriptor.fileno(), info)
-    except BaseException:
-        descriptor.close()
-        raise
-    return descriptor, PinnedLink(path, info.id, info.prog_id, info.ifindex)
-
-
-def _remove(hook: str) -> None:
-    """Remove a hook's pins: the link's last, by which a half-removed hook is recognised."""
-    with os.scandir(hook) as entries:
-        names = sorted((entry.name for entry in entries), key=lambda name: name == _LINK)
-    for name in names:
-        if name == _LINK or name.startswith(_MAP):
-            os.unlink(f"{hook}/{name}")
-    with contextlib.suppress(OSError):
-        os.rmdir(hook)
+    return PinnedLink(path, info.id, info.prog_id, info.ifindex)
 
 
 def _distrust(status: os.stat_result) -> str | None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 
 import enum
 import shlex
+import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from xdpkit.hook.mode import Mode
+from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT, root_of
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls.netns import path_of
 from xdpkit.uapi.bpf import ProgType
+
+if TYPE_CHECKING:
+    from xdpkit.hook.dispatcher import Dispatcher
+    from xdpkit.hook.record import StoredRecord
+    from xdpkit.syscalls.proc import Holder
+
+LEAVING = "xdpkit_leaving"
+"""The program that lets all packets pass while another one is detached."""
 
 
 class Owner(enum.Enum):
@@ -21,13 +31,6 @@ class Owner(enum.Enum):
     XDPKIT = "xdpkit"
     LIBXDP = "libxdp"
     UNKNOWN = "unknown"
-
-
-class Via(enum.Enum):
-    """What holds a program on its hook."""
-
-    LINK = "link"
-    NETLINK = "netlink"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ class AttachedProgram:
         link_id: the link that holds it, or None.
         owner: who put it there.
         pinned: where xdpkit pinned the link, or None.
+        record: what xdpkit wrote down when it attached the program, or None.
+        dispatcher: what is in it where it is libxdp's, or None.
+        holders: the processes that hold the link, where that was asked for.
         note: what could not be found out, and why; None when nothing is missing.
     """
 
@@ -95,6 +101,25 @@ class AttachedProgram:
     owner: Owner
     pinned: str | None
     note: str | None
+    record: StoredRecord | None = None
+    dispatcher: Dispatcher | None = None
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def seconds_to_revert(self) -> float | None:
+        """How long until the change is undone that put it there, unless that is confirmed.
+
+        Negative: it should have been undone, and was not. None: nothing waits for confirmation.
+        """
+        if self.record is None or not self.record.record.revert_at:
+            return None
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return (self.record.record.revert_at - now) / 1e9
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it only stands in for a program that a killed command was detaching."""
+        return self.program.name == LEAVING and self.seconds_to_revert is None
 
     def describe(self) -> str:
         """Return it as a phrase: "program 12 (xdp_pass, tag …) in native mode, by link 7"."""
@@ -121,6 +146,11 @@ class AttachedProgram:
             "link": {"id": self.link_id} if self.link_id is not None else None,
             "owner": self.owner.value,
             "pinned": self.pinned,
+            "leaving": self.is_leaving,
+            "reverts_in": None if (left := self.seconds_to_revert) is None else round(left * 1e9),
+            "record": self.record.to_dict() if self.record else None,
+            "dispatcher": self.dispatcher.to_dict() if self.dispatcher else None,
+            "holders": [{"pid": holder.pid, "name": holder.name} for holder in self.holders],
             "note": self.note,
         }
 
@@ -149,7 +179,10 @@ def removal(attached: AttachedProgram, interface: Interface) -> str | None:
         where = f" -n {shlex.quote(interface.netns)}" if interface.netns is not None else ""
         root = root_of(attached.pinned) if attached.pinned is not None else DEFAULT_ROOT
         pins = f" --pin-root {shlex.quote(root)}" if root != DEFAULT_ROOT else ""
-        return f"xdpkit detach{where}{pins} {name}"
+        # What is not pinned where we look is detached by those who say that they mean it.
+        is_kept = attached.pinned is not None or attached.via is Via.NETLINK
+        expect = "" if is_kept else f" --expect {attached.program.id}"
+        return f"xdpkit detach{where}{pins}{expect} {name}"
     enter = ""
     if interface.netns is not None:
         enter = f"nsenter --net={shlex.quote(path_of(interface.netns))} "

@@ -36,6 +36,11 @@ class KernelWords:
     def __init__(self, heard: Fd | None) -> None:
         self._heard = heard
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether a text would be heard; without CAP_PERFMON, or before Linux 5.7, none is."""
+        return self._heard is not None
+
     def last(self) -> str | None:
         """Return the text; None where there was none, or nobody could listen."""
         if self._heard is None:

@@ -37,11 +37,20 @@ def test_programs_of_the_object_are_completed(tmp_path: Path) -> None:
     assert completions("attach", "lo", str(path), "--program", incomplete="f") == ["firewall"]
 
 
+def test_modes_are_completed_one_after_the_other() -> None:
+    assert completions("attach", "--mode", incomplete="n") == ["native"]
+    assert completions("attach", "--mode", incomplete="native,") == [
+        "native,generic",
+        "native,offload",
+    ]
+
+
 def test_a_completion_that_fails_offers_nothing(tmp_path: Path) -> None:
     path = tmp_path / "broken.o"
     path.write_bytes(b"nothing of the kind")
     assert completions("inspect", str(path)) == []
     assert completions("run", "--program") == []
+    assert completions("detach", "no-such-interface", "--expect") == []
     assert completions("-n", "no-such-namespace", "status") == []
 
 

@@ -91,7 +91,7 @@ def test_the_unexpected_has_no_traceback_unless_it_is_asked_for(
         (["inspect"], "Missing argument 'OBJECT'"),
         (["fly"], "No such command 'fly'"),
         (["inspect", "--colour", "fw.o"], "No such option '--colour'"),
-        (["attach", "eth0", "fw.o", "--mode", "fast"], "Invalid value for '--mode'"),
+        (["check", "eth0", "fw.o", "--mode", "fast"], "Invalid value for '--mode'"),
         (["run", "fw.o"], "Missing option '--input'"),
         (["run", "fw.o", "--input", "x.pcap", "--repeat", "0"], "Invalid value for '--repeat'"),
         (["detach", "eth0", "--expect", "firewall"], "Invalid value for '--expect'"),
@@ -170,3 +170,32 @@ def test_a_stream_that_is_closed_or_full_changes_no_exit_status(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert shell(f"$X -j fly {closed}").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["attach", "eth0", "fw.o", "--mode", "fast"],
+            "use mode 'fast': the modes are native, generic, offload (or skb, for generic)",
+        ),
+        (
+            ["attach", "eth0", "fw.o", "--mode", "skb,generic"],
+            "choose from several modes: each is to be named once, not generic, generic",
+        ),
+        (
+            ["replace", "eth0", "fw.o", "--revert-after", "60"],
+            "read '60' as a duration: it takes a number and a unit (ms, s, m, h)\n"
+            "Remedy: as in: 500ms, 60s, 5m, 1.5h",
+        ),
+        (
+            ["-n", "blue", "clean"],
+            "clean up: it goes through all network namespaces, and cannot keep to one\n"
+            "Remedy: leave out -n; 'xdpkit -n NAME detach IFACE' takes off one program",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(args: list[str], message: str) -> None:
+    outcome = run(*args)
+    assert (outcome.status, outcome.output) == (2, "")
+    assert outcome.messages == f"xdpkit: {message}\n"

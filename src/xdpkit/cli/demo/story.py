@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from xdpkit.cli.command import Settings
 from xdpkit.cli.demo import shipped
 from xdpkit.cli.demo.bpffs import pin_root
+from xdpkit.cli.demo.foreign import foreign_program
 from xdpkit.cli.demo.interrupts import Interrupts
 from xdpkit.cli.demo.network import QUEUES, Network, network
 from xdpkit.cli.demo.teller import Teller
-from xdpkit.cli.demo.traffic import send
+from xdpkit.cli.demo.traffic import Delivery, send, sending
 from xdpkit.cli.options import DEFAULT_PIN_ROOT
 from xdpkit.cli.render import emit_json, message
 from xdpkit.errors import HookBusy, UsageError, XdpkitError
@@ -45,8 +46,10 @@ def tell(settings: Settings, *, pausing: bool) -> None:
                 story.attach,
                 story.send_traffic,
                 story.read_counters,
+                story.replace,
                 story.be_refused,
                 story.detach,
+                story.leave_alone,
             ):
                 part()
             interrupts.checkpoint()
@@ -132,25 +135,46 @@ class _Story:
 
     def read_counters(self) -> None:
         python = self.teller.python
-        netns, interface = self.net.server.netns, self.net.server.interface
-        where = f'netns="{netns}", iface="{interface}"'
-        if self.root != DEFAULT_PIN_ROOT:
-            where += f', pin_root="{self.root}"'
         self.teller.step(
             "Read what it counted",
             "Maps are found by name, and what is in them has the types that the C source says. "
             "Per-CPU maps have one value for each CPU.",
         )
         python("import xdpkit")
-        python(f"[hook] = xdpkit.status({where})")
-        python("ids = {used.name: used.id for used in hook.attached[0].program.maps}")
-        python('hits, queues = (xdpkit.Map.from_id(ids[name]) for name in ("hits", "queues"))')
+        python(f"first = xdpkit.Hook({self._hook}).open()")
+        python('hits, queues = first.maps["hits"], first.maps["queues"]')
         dropped = python("sum(hits[xdpkit.XdpAction.DROP])")
         python("sum(hits[xdpkit.XdpAction.PASS])")
         python("queues[0]")
         python(f'[sum(cpu["dropped"] for cpu in queues[number]) for number in range({QUEUES})]')
         if dropped != DATAGRAMS:
             raise _surprise(f"the program counted {dropped} dropped packets, not {DATAGRAMS}")
+
+    def replace(self) -> None:
+        python = self.teller.python
+        self.teller.step(
+            "Replace it while packets arrive",
+            "By a fresh copy of itself, in one step: each packet meets the old program or the new"
+            " one. Datagrams keep coming to both ports meanwhile. Not one slips through the"
+            " firewall, not one is lost; and what the two have dropped makes up what was sent to"
+            " the blocked port, here and in step 3.",
+        )
+        with sending(self.net, {BLOCKED: False, OPEN: True}, self.interrupts) as deliveries:
+            self._command(
+                *self._in_server("replace"),
+                self.net.server.interface,
+                shipped.FIREWALL,
+                "--set",
+                f"blocked_port={BLOCKED}",
+            )
+        self.teller.say()
+        blocked, passed = deliveries
+        self._show(deliveries, {BLOCKED: 0, OPEN: passed.sent})
+        self.teller.say()
+        python(f"second = xdpkit.Hook({self._hook}).open()")
+        dropped = python('sum(hits[1]) + sum(second.maps["hits"][1])  # 1 is XDP_DROP')
+        if dropped != DATAGRAMS + blocked.sent:
+            raise _surprise(f"{dropped} were dropped in all, not {DATAGRAMS + blocked.sent}")
 
     def be_refused(self) -> None:
         self.teller.step(
@@ -171,6 +195,27 @@ class _Story:
         self.teller.say()
         self._send({BLOCKED: DATAGRAMS})
 
+    def leave_alone(self) -> None:
+        self.teller.step(
+            "Leave other tools' programs alone",
+            "They are shown, and neither replaced nor detached unless somebody names them. (The"
+            " demo plays the other tool.)",
+        )
+        with foreign_program(self.net.server):
+            self._command(*self._in_server("status"))
+            self.teller.say()
+            status = self._command(
+                *self._in_server("replace"), self.net.server.interface, shipped.FIREWALL
+            )
+        if status != HookBusy.exit_code:
+            raise _surprise(f"the exit status was {status}, not {HookBusy.exit_code}")
+
+    @property
+    def _hook(self) -> str:
+        """The arguments that name the server's hook in Python."""
+        text = f'"{self.net.server.interface}", netns="{self.net.server.netns}"'
+        return f'{text}, pin_root="{self.root}"' if self.root != DEFAULT_PIN_ROOT else text
+
     def _in_server(self, command: str) -> list[str]:
         """Return a command's name with its options for the server's namespace."""
         options = ["-n", self.net.server.netns]
@@ -182,7 +227,9 @@ class _Story:
         return self.teller.command(args)
 
     def _send(self, expected: dict[int, int]) -> None:
-        deliveries = send(self.net, DATAGRAMS, expected, self.interrupts)
+        self._show(send(self.net, DATAGRAMS, expected, self.interrupts), expected)
+
+    def _show(self, deliveries: list[Delivery], expected: dict[int, int]) -> None:
         self.teller.traffic(deliveries)
         for delivery in deliveries:
             if delivery.received != expected[delivery.port]:

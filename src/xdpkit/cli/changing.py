@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that change a hook have in common: what they are asked for, what they say."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xdpkit.cli.assign import assign
+from xdpkit.cli.command import Settings
+from xdpkit.cli.options import (
+    choose_program,
+    object_argument,
+    policy_option,
+    program_option,
+    set_option,
+    target_option,
+)
+from xdpkit.cli.render import emit, emit_json, message, printable
+from xdpkit.cli.undoing import confirmation, undoing
+
+if TYPE_CHECKING:
+    from xdpkit.hook import Add, Delete, Replace, Terms, XdpProg
+    from xdpkit.interfaces import Interface
+    from xdpkit.negotiation import Negotiation
+    from xdpkit.obj import ProgramSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The program that is to go on a hook, and on which terms: options of several commands."""
+
+    object_path: str
+    program_name: str | None
+    assignments: tuple[str, ...]
+    policy: str
+    targets: tuple[str, ...]
+    force: bool
+    cookie: int
+
+    def read(self, what: str) -> ProgramSpec:
+        """Return the program, with its variables set.
+
+        Raises:
+            ObjectFormatError: the object is malformed.
+            UsageError: there is no such program or variable.
+        """
+        from xdpkit.obj import read
+
+        obj = read(self.object_path)
+        spec = choose_program(obj, self.program_name, what=what)
+        assign(obj, self.assignments)
+        return spec
+
+    @property
+    def terms(self) -> Terms:
+        """What the hook is to be told."""
+        from xdpkit.negotiation import Policy
+
+        return {
+            "policy": Policy(self.policy),
+            "targets": self.targets,
+            "force": self.force,
+            "cookie": self.cookie,
+        }
+
+
+_OPTIONS = (
+    object_argument,
+    program_option,
+    set_option,
+    policy_option,
+    target_option,
+    click.option(
+        "--force",
+        is_flag=True,
+        help="Try it even if the interface cannot do it. A program that was loaded for another"
+        " device is refused all the same.",
+    ),
+    click.option(
+        "--cookie",
+        metavar="N",
+        type=int,
+        default=0,
+        help="A number of your own, written down with the program; 'xdpkit status IFACE' shows it.",
+    ),
+)
+
+
+def takes_program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument OBJECT and the options of a program; it gets ``wanted``."""
+
+    @functools.wraps(function)
+    def gathering(
+        *,
+        object_path: str,
+        program_name: str | None,
+        assignments: tuple[str, ...],
+        policy: str,
+        targets: tuple[str, ...],
+        force: bool,
+        cookie: int,
+        **others: Any,
+    ) -> Any:
+        wanted = Wanted(object_path, program_name, assignments, policy, targets, force, cookie)
+        return function(wanted=wanted, **others)
+
+    for option in reversed(_OPTIONS):
+        gathering = option(gathering)
+    return gathering
+
+
+def show_plan(
+    settings: Settings, change: Add | Replace | Delete, revert_after: float | None
+) -> None:
+    """Say what a change would do, for ``--dry-run``.
+
+    Raises:
+        UsageError: it could not be undone after such a time.
+    """
+    from xdpkit.hook import Delete, revert
+
+    revert.check(revert_after, change.what, stays=True)
+    if settings.json:
+        plan = {"dry_run": True, **change.to_dict(), "revert_after": nanoseconds(revert_after)}
+        emit_json(plan, pretty=settings.pretty)
+        return
+    emit([printable(change.describe())])
+    if not isinstance(change, Delete):
+        from xdpkit.cli.verdicts import list_verdicts
+
+        emit(["", *list_verdicts(change.negotiation)])
+        notes(change.notes)
+    message("dry run: nothing was loaded or changed")
+
+
+def emit_attached(
+    settings: Settings,
+    attached: XdpProg,
+    negotiation: Negotiation,
+    pin_root: str,
+    revert_after: float | None,
+    **more: object,
+) -> None:
+    """Print the hook as JSON as it is now, with what came of the change."""
+    from xdpkit.hook import Hook
+
+    hook = Hook(attached.interface.index, netns=settings.netns, pin_root=pin_root)
+    document = {
+        **hook.status().to_dict(),
+        "mode": attached.mode.value,
+        **more,
+        "negotiation": negotiation.to_dict(),
+        "overridden": not negotiation.is_allowed,
+        "revert_after": nanoseconds(revert_after),
+        "notes": list(attached.notes),
+    }
+    emit_json(document, pretty=settings.pretty)
+
+
+def until_confirmed(
+    interface: Interface, pin_root: str, reverts_to: int, revert_after: float | None
+) -> Iterator[str]:
+    """Yield the line that says how a change is kept, if it is undone otherwise."""
+    if revert_after is not None:
+        confirm = confirmation(interface, pin_root)
+        yield printable(f"  {undoing(reverts_to, revert_after, confirm)}")
+
+
+def notes(texts: Iterable[str]) -> None:
+    """Say on standard error what there is to know."""
+    for text in texts:
+        message(text)
+
+
+def nanoseconds(seconds: float | None) -> int | None:
+    """Return a duration as JSON has it."""
+    return None if seconds is None else round(seconds * 1e9)

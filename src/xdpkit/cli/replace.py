@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``xdpkit replace``."""
+
+from __future__ import annotations
+
+from xdpkit.cli import changing
+from xdpkit.cli.changing import Wanted, takes_program
+from xdpkit.cli.command import Settings, pass_settings, subcommand
+from xdpkit.cli.naming import full_name, identity
+from xdpkit.cli.options import (
+    dry_run_option,
+    expect_option,
+    interface_argument,
+    keeping_log,
+    pin_root_option,
+    revert_after_option,
+    verifier_log_option,
+)
+from xdpkit.cli.render import emit, printable
+
+
+@subcommand(
+    "replace",
+    examples="""
+xdpkit replace eth0 fw2.o
+xdpkit replace eth0 fw2.o --expect 123
+xdpkit replace eth0 fw2.o --revert-after 60s
+xdpkit -n blue replace veth0 fw.o --set blocked_port=53 --dry-run
+""",
+)
+@interface_argument()
+@takes_program
+@expect_option
+@dry_run_option
+@revert_after_option
+@pin_root_option
+@verifier_log_option
+@pass_settings
+def command(
+    settings: Settings,
+    iface: str,
+    wanted: Wanted,
+    expect: int | None,
+    dry_run: bool,
+    revert_after: float | None,
+    pin_root: str,
+    log_path: str | None,
+) -> None:
+    """Load a program and put it in the place of the present one, in one step.
+
+    Each packet meets the old program or the new one. The mode stays, and what holds the program,
+    too. Somebody else's program is replaced only if it is named: --expect ID.
+    """
+    from xdpkit.cli.verdicts import overridden, tolerated
+    from xdpkit.hook import Replace
+    from xdpkit.hook.place import Place
+
+    spec = wanted.read(f"replace the program on {iface}")
+    change = Replace(Place(iface, settings.netns, pin_root), spec, expected=expect, **wanted.terms)
+    if wanted.force:
+        overridden(change.negotiation)
+    if dry_run:
+        changing.show_plan(settings, change, revert_after)
+        return
+    before = change.present
+    with keeping_log(log_path), change.apply(revert_after=revert_after) as attached:
+        changing.notes(attached.notes)
+        tolerated(change.negotiation)
+        if settings.json:
+            changing.emit_attached(
+                settings,
+                attached,
+                change.negotiation,
+                pin_root,
+                revert_after,
+                before=before.to_dict(),
+            )
+            return
+        name, mode = attached.interface.name, attached.mode.value
+        gone = full_name(before) or "the program"
+        emit([printable(f"replaced {gone} on {name} by {spec.name} in {mode} mode")])
+        for verb, program in (("was", before.program), ("is", attached.program)):
+            emit([f"  {verb:<4}{identity(program.id, program.tag, before.link_id)}"])
+        emit(
+            changing.until_confirmed(attached.interface, pin_root, before.program.id, revert_after)
+        )

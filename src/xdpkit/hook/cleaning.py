@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clean up: what is orphaned, or every trace of xdpkit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from xdpkit.errors import UsageError, XdpkitError
+from xdpkit.hook import pins as pinned
+from xdpkit.hook.delete import Delete
+from xdpkit.hook.looking import examine
+from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
+from xdpkit.hook.place import Place
+from xdpkit.hook.present import is_kept_by_us
+from xdpkit.hook.repair import finish_leaving, repair_folder, still_attached
+from xdpkit.hook.state import AttachedProgram, HookStatus, Owner
+from xdpkit.interfaces import Interface, list_all
+from xdpkit.interfaces.namespaces import Reachable, reachable
+from xdpkit.syscalls import bpf, privilege
+from xdpkit.uapi.capability import Capability
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """One thing that was removed, or could not be.
+
+    Attributes:
+        what: what it is, as a phrase ("the pins of an interface that is gone").
+        path: its pins, None where there were none.
+        interface: the interface that it was attached to, None where that is gone.
+        error: why it is still there; None: it is gone, or would go.
+    """
+
+    what: str
+    path: str | None = None
+    interface: str | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "what": self.what,
+            "path": self.path,
+            "interface": self.interface,
+            "error": self.error,
+        }
+
+
+def clean(
+    *, everything: bool = False, pin_root: str = DEFAULT_ROOT, dry_run: bool = False
+) -> tuple[Cleaned, ...]:
+    """Remove what is orphaned: pins of interfaces that are gone, and what killed commands left.
+
+    An interface that was renamed, or that moved to another namespace, keeps its program.
+
+    Args:
+        everything: uninstall: detach whatever xdpkit keeps on any interface of any namespace that
+            can be reached, and remove the folder of pins. Maps that programs share by name, as
+            libbpf does, stay: they are their users'.
+        pin_root: the bpffs in which links are pinned.
+        dry_run: only tell.
+
+    Raises:
+        RequirementUnmet: somebody else made the folder of pins.
+        MissingPrivilege: a capability is missing.
+    """
+    what = "clean up"
+    if everything:
+        # Without it, what netlink holds would not be recognised, and be left in silence.
+        privilege.require("remove every trace of xdpkit", (Capability.SYS_ADMIN,))
+    pins = Pins(pin_root)
+    namespaces = reachable()
+    results: list[Cleaned] = []
+    if everything:
+        results += _detach_all(namespaces, pin_root, dry_run)
+    with pins.locked(what, create=False) as has_pins:
+        told = {os.path.dirname(found.path) for found in results if found.path is not None}
+        for folder in pins.folders() if has_pins else ():
+            if folder.path in told:
+                continue
+            reason = _reason(folder, namespaces, everything)
+            if reason is not None:
+                results.append(Cleaned(reason, folder.path))
+                if not dry_run:
+                    _release(folder)
+            elif _is_hidden(folder, namespaces):
+                error = "its interface may be in a namespace that cannot be entered from here"
+                results.append(Cleaned("pins of a program", folder.path, error=error))
+            elif not dry_run:
+                repair_folder(folder, still_attached(folder, namespaces))
+        results += _finish_leaving(namespaces, pins, dry_run)
+        if everything and has_pins and not dry_run:
+            with contextlib.suppress(OSError):
+                os.rmdir(pins.folder)
+    return tuple(results)
+
+
+def _detach_all(namespaces: Reachable, pin_root: str, dry_run: bool) -> Iterator[Cleaned]:
+    for hook in _hooks(namespaces, Pins(pin_root)):
+        for attached in hook.attached:
+            if attached.owner is Owner.XDPKIT and not attached.is_leaving:
+                yield _detach(hook.interface, attached, pin_root, dry_run)
+
+
+def _detach(
+    interface: Interface, attached: AttachedProgram, pin_root: str, dry_run: bool
+) -> Cleaned:
+    found = Cleaned(attached.describe(), attached.pinned, interface.name)
+    if not is_kept_by_us(attached):
+        # Nobody else can say when its block ends.
+        return replace(found, error="a process holds it, or it is pinned elsewhere")
+    if dry_run:
+        return found
+    place = Place(interface.index, interface.netns, pin_root)
+    try:
+        Delete(place, expected=attached.program.id).apply()
+    except XdpkitError as error:
+        return replace(found, error=error.cause)
+    return found
+
+
+def _finish_leaving(namespaces: Reachable, pins: Pins, dry_run: bool) -> Iterator[Cleaned]:
+    for hook in _hooks(namespaces, pins):
+        for attached in hook.attached:
+            if attached.is_leaving:
+                yield Cleaned("a detach that was killed", attached.pinned, hook.interface.name)
+                if not dry_run:
+                    finish_leaving(hook.interface, pins, "clean up")
+
+
+def _hooks(namespaces: Reachable, pins: Pins) -> Iterator[HookStatus]:
+    """Yield the interfaces that have programs, of all these namespaces."""
+    for namespace in namespaces.values():
+        try:
+            interfaces = [each for each in list_all(netns=namespace.netns) if each.xdp]
+        except UsageError:
+            # It has ended meanwhile.
+            continue
+        yield from examine(interfaces, pins)
+
+
+def _reason(folder: HookFolder, namespaces: Reachable, everything: bool) -> str | None:
+    """Return why a hook's pins are to go, None if they are to stay."""
+    if folder.is_dead:
+        return "pins of an interface that is gone, or of a command that was killed"
+    if everything:
+        return "pins of an interface that cannot be reached from here"
+    if folder.link is None and still_attached(folder, namespaces) == frozenset():
+        return "pins of a program that is on no interface any more"
+    return None
+
+
+def _is_hidden(folder: HookFolder, namespaces: Reachable) -> bool:
+    """Whether pins without a link are of no interface that is seen, and others are not seen."""
+    return folder.link is None and still_attached(folder, namespaces) is None
+
+
+def _release(folder: HookFolder) -> None:
+    """Detach what the pins hold, and remove them."""
+    if folder.link is not None and folder.link.ifindex:
+        link = pinned.open_link(folder.link.path)
+        if link is not None:
+            with link:
+                bpf.link_detach(link.fileno())
+    pinned.remove(folder.path)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take a program off its hook."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from xdpkit.errors import UsageError
+from xdpkit.hook import pins as pinned
+from xdpkit.hook import revert
+from xdpkit.hook.holding import Holding, open_program, stand_in
+from xdpkit.hook.mode import Mode
+from xdpkit.hook.place import Place
+from xdpkit.hook.present import Expected, expected_id, find_present, opened
+from xdpkit.hook.repair import repair
+from xdpkit.hook.state import AttachedProgram, HookStatus, ProgramSummary
+from xdpkit.hook.writing import write_stand_in
+from xdpkit.interfaces import Interface
+from xdpkit.kernel.programs import Program
+from xdpkit.syscalls.fd import Fd
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """What was on a hook until it was taken off.
+
+    Attributes:
+        interface: the interface, as it was before.
+        mode: how the program was attached. program: what it was.
+        link_id: the link that held it, None where netlink did.
+        notes: what there is to know, in sentences.
+    """
+
+    interface: Interface
+    mode: Mode
+    program: ProgramSummary
+    link_id: int | None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "interface": self.interface.name,
+            "ifindex": self.interface.index,
+            "netns": self.interface.netns,
+            "mode": self.mode.value,
+            "prog": self.program.to_dict(),
+            "link": {"id": self.link_id} if self.link_id is not None else None,
+            "notes": list(self.notes),
+        }
+
+
+class Delete:
+    """A detach that has been prepared: nothing is changed before :meth:`apply`.
+
+    Attributes:
+        found: the hook as it was seen.
+    """
+
+    def __init__(self, place: Place, *, expected: Expected | None = None) -> None:
+        """Look at the hook.
+
+        That nothing is attached is not said before :meth:`apply` has swept what a killed detach
+        may have left.
+
+        Raises:
+            UsageError: there is no such interface.
+            HookBusy: the program there is not ours, or not the expected one.
+        """
+        self.what = f"detach the program on {place.iface}"
+        self._place = place
+        self._expected = expected
+        self.found = place.look()
+        with contextlib.suppress(UsageError):
+            _ = self.present
+
+    @property
+    def present(self) -> AttachedProgram:
+        """The program that is to go.
+
+        Raises:
+            UsageError: nothing is attached.
+        """
+        wanted = expected_id(self._expected)
+        return find_present(self.found, wanted, self._place.pin_root, self.what)
+
+    def describe(self) -> str:
+        """Return what would change, as a sentence.
+
+        Raises:
+            UsageError: nothing is attached.
+        """
+        name = self.found.interface.name
+        return f"would detach from {name}: {self.present.describe()}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what would change as plain data, for JSON.
+
+        Raises:
+            UsageError: nothing is attached.
+        """
+        return {
+            "change": "detach",
+            "program": self.present.program.id,
+            "before": self.found.to_dict(),
+        }
+
+    def apply(self, *, revert_after: float | None = None) -> Detached:
+        """Do it.
+
+        With an expected program, only that one goes: another that takes its place meanwhile stays.
+
+        Args:
+            revert_after: seconds after which the program is put back by a process that is left
+                behind, unless :meth:`xdpkit.hook.Hook.confirm` is called before. Until then a
+                program that lets all packets pass stands in.
+
+        Raises:
+            UsageError: nothing is attached.
+            HookBusy: the program there is not ours any more, or not the expected one.
+            RequirementUnmet: somebody else made the folder of pins.
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel refused.
+        """
+        revert.check(revert_after, self.what, stays=True)
+        place, what = self._place, self.what
+        wanted = expected_id(self._expected)
+        notes: list[str] = []
+        with place.pins.locked(what, create=False) as has_pins:
+            if has_pins:
+                repair(self.found.interface, place.pins, what)
+            found = place.look()
+            present = find_present(found, wanted, place.pin_root, what)
+            folder = place.pins.folder_of(found.interface) if has_pins else None
+            with opened(present, found, self._expected, what) as (holding, compared, note):
+                link_id = holding.link_id
+                if revert_after is not None:
+                    self._stand_in(found, present, holding, compared, revert_after)
+                    return Detached(
+                        found.interface, present.mode, present.program, link_id, tuple(notes)
+                    )
+                # Without an expectation, whichever program is ours is meant; but netlink would
+                # detach anybody's.
+                if wanted is None and link_id is not None:
+                    compared = None
+                elif note is not None:
+                    notes.append(note)
+                holding.drop(compared, what)
+            # The pins go last: after a crash in between, they are found and swept.
+            if folder is not None and folder.keeps(present.program.id):
+                pinned.remove(folder.path)
+        return Detached(found.interface, present.mode, present.program, link_id, tuple(notes))
+
+    def _stand_in(
+        self,
+        found: HookStatus,
+        present: AttachedProgram,
+        holding: Holding,
+        compared: int | None,
+        revert_after: float,
+    ) -> None:
+        """Exchange the program for one that lets all packets pass, until somebody confirms.
+
+        Raises:
+            MissingPrivilege: holding the program that is to come back takes CAP_SYS_ADMIN.
+        """
+        with contextlib.ExitStack() as resources:
+            if compared is None:
+                program = resources.enter_context(open_program(present.program.id, self.what))
+                compared = program.fileno()
+            stand_in(
+                holding,
+                compared,
+                self.what,
+                partial(self._guarded, found.interface, present, compared, revert_after),
+            )
+
+    @contextlib.contextmanager
+    def _guarded(
+        self,
+        interface: Interface,
+        present: AttachedProgram,
+        previous: int,
+        revert_after: float,
+        leaving: Fd,
+    ) -> Iterator[None]:
+        with Program(Fd.duplicate(leaving.fileno())) as program:
+            record, _ = write_stand_in(program, interface, present, revert_after)
+            revert.require_record(record, revert_after, self.what)
+            with revert.guarding(interface, self._place, program, record, previous):
+                yield

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at the hooks: what is on them, whoever put it there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
+from xdpkit.hook.state import (
+    AttachedProgram,
+    HookStatus,
+    MapSummary,
+    Owner,
+    ProgramSummary,
+)
+from xdpkit.interfaces import Interface, list_all, resolve
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import ObjectKind
+from xdpkit.uapi import attr
+from xdpkit.uapi.bpf import LinkType, ProgType
+
+if TYPE_CHECKING:
+    from xdpkit.hook.dispatcher import Dispatcher
+    from xdpkit.hook.record import StoredRecord
+    from xdpkit.syscalls.proc import Holder
+
+# The name of the program in which libxdp (xdp-tools) joins several.
+_LIBXDP_DISPATCHER = "xdp_dispatcher"
+# Maps of xdpkit's own that are bound to its programs.
+_OWN_MAPS = "xdpkit_"
+
+
+def status(
+    *, netns: str | None = None, iface: str | int | None = None, pin_root: str = DEFAULT_ROOT
+) -> tuple[HookStatus, ...]:
+    """Return the interfaces that have a program, or the one asked for with or without.
+
+    Needs no privilege to tell which interfaces have programs, and their ids. For the rest it takes
+    CAP_SYS_ADMIN (looking up an object by its id); without it the fields are None and ``note``
+    says so. Which processes hold a link is told of the one interface that was asked for.
+
+    Raises:
+        UsageError: there is no such interface or namespace.
+        MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
+    """
+    if iface is not None:
+        return examine([resolve(iface, netns=netns)], Pins(pin_root), with_holders=True)
+    return examine([found for found in list_all(netns=netns) if found.xdp], Pins(pin_root))
+
+
+def examine(
+    interfaces: Iterable[Interface], pins: Pins, *, with_holders: bool = False
+) -> tuple[HookStatus, ...]:
+    """Return what is on these interfaces' hooks. Changes nothing and takes no lock."""
+    interfaces = tuple(interfaces)
+    if not any(interface.xdp for interface in interfaces):
+        return tuple(HookStatus(interface, ()) for interface in interfaces)
+    surroundings = _Surroundings(*_links(), *_folders(pins), pins, with_holders)
+    return tuple(
+        HookStatus(
+            interface,
+            tuple(
+                _attached(mode, program_id, interface, surroundings)
+                for mode, program_id in programs_of(interface)
+            ),
+        )
+        for interface in interfaces
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What is looked at once for all hooks."""
+
+    links: Mapping[tuple[int, int], int] | None
+    links_note: str | None
+    folders: Sequence[HookFolder]
+    pins_note: str | None
+    pins: Pins
+    with_holders: bool
+
+
+def programs_of(interface: Interface) -> list[tuple[Mode, int]]:
+    """Return modes and ids of an interface's programs."""
+    xdp = interface.xdp
+    found = (
+        (Mode.NATIVE, xdp.native),
+        (Mode.GENERIC, xdp.generic),
+        (Mode.OFFLOAD, xdp.offload),
+    )
+    return [(mode, program_id) for mode, program_id in found if program_id is not None]
+
+
+def _attached(
+    mode: Mode, program_id: int, interface: Interface, around: _Surroundings
+) -> AttachedProgram:
+    seen = _see(program_id, interface)
+    folder = around.pins.choose(around.folders, interface)
+    link = folder.link if folder is not None else None
+    if link is not None and link.program_id != program_id:
+        link = None
+    via: Via | None = None
+    link_id = link.link_id if link is not None else None
+    if link_id is None and around.links is not None:
+        link_id = around.links.get((interface.index, program_id))
+        via = Via.NETLINK
+    if link_id is not None:
+        via = Via.LINK
+    owner = Owner.UNKNOWN
+    if link is not None or seen.record is not None:
+        owner = Owner.XDPKIT
+    elif seen.dispatcher is not None:
+        owner = Owner.LIBXDP
+    notes = [seen.note]
+    if link is None:
+        notes += [around.links_note, around.pins_note]
+    return AttachedProgram(
+        mode=mode,
+        program=seen.program,
+        via=via,
+        link_id=link_id,
+        owner=owner,
+        pinned=link.path if link is not None else None,
+        note="; ".join(note for note in notes if note) or None,
+        record=seen.record,
+        dispatcher=seen.dispatcher,
+        holders=_holders(link_id) if around.with_holders and link_id is not None else (),
+    )
+
+
+def _holders(link_id: int) -> tuple[Holder, ...]:
+    from xdpkit.syscalls.proc import holders_of_link
+
+    return holders_of_link(link_id)
+
+
+def _folders(pins: Pins) -> tuple[Sequence[HookFolder], str | None]:
+    """Return the pins of all hooks, and a note if they are not known."""
+    try:
+        folder = pins.open_folder("look at the pins")
+        if folder is None:
+            return (), None
+        with folder:
+            return pins.folders(), None
+    except (MissingPrivilege, RequirementUnmet, KernelRefused) as error:
+        return (), error.cause
+
+
+def _links() -> tuple[dict[tuple[int, int], int] | None, str | None]:
+    """Return the ids of all XDP links by (ifindex, program id), or None and why not.
+
+    An index counts in a namespace that the kernel does not name here: two interfaces with the same
+    index and the same program, each in a namespace of its own, are told apart by pins only.
+    """
+    found = {}
+    try:
+        for link_id in bpf.ids(ObjectKind.LINK):
+            descriptor = bpf.fd_by_id(ObjectKind.LINK, link_id)
+            if descriptor is None:
+                continue
+            info = attr.XdpLinkInfo()
+            with descriptor:
+                bpf.get_info(descriptor.fileno(), info)
+            if info.type == LinkType.XDP:
+                found[info.ifindex, info.prog_id] = link_id
+    except (MissingPrivilege, KernelRefused) as error:
+        return None, f"links cannot be looked up: {error.cause}"
+    return found, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What can be seen of a program by its id."""
+
+    program: ProgramSummary
+    record: StoredRecord | None = None
+    dispatcher: Dispatcher | None = None
+    note: str | None = None
+
+
+def _see(program_id: int, interface: Interface) -> _Seen:
+    """Look at a program, as far as the kernel lets this process; else say why not."""
+    try:
+        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, program_id)
+        if descriptor is None:
+            return _Seen(ProgramSummary(program_id), note="the program has gone meanwhile")
+        with descriptor:
+            return _look(program_id, descriptor.fileno(), interface)
+    except (MissingPrivilege, KernelRefused) as error:
+        note = f"names, maps and records of programs cannot be looked up: {error.cause}"
+        return _Seen(ProgramSummary(program_id), note=note)
+
+
+def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
+    info, map_ids = bpf.prog_info(descriptor)
+    maps = [_map_summary(map_id) for map_id in sorted(map_ids)]
+    name = info.name.decode("ascii", "backslashreplace")
+    record = dispatcher = note = None
+    if any(found.name.startswith(_OWN_MAPS) for found in maps):
+        from xdpkit.hook import records
+
+        record = records.find(
+            descriptor, netns_cookie=interface.netns_cookie, ifindex=interface.index
+        )
+    elif name == _LIBXDP_DISPATCHER:
+        from xdpkit.hook.dispatcher import dispatcher_of
+
+        dispatcher = dispatcher_of(descriptor, interface.index)
+        note = dispatcher.note if dispatcher is not None else None
+    known = {member.value: member for member in ProgType}
+    program = ProgramSummary(
+        id=program_id,
+        name=name,
+        tag=bytes(info.tag).hex(),
+        type=known.get(info.type, int(info.type)),
+        jited=info.jited_prog_len > 0,
+        loaded_at=_wall_clock(info.load_time),
+        maps=tuple(found for found in maps if not found.name.startswith(_OWN_MAPS)),
+    )
+    return _Seen(program, record, dispatcher, note)
+
+
+def _map_summary(map_id: int) -> MapSummary:
+    descriptor = bpf.fd_by_id(ObjectKind.MAP, map_id)
+    if descriptor is None:
+        return MapSummary(map_id, "")
+    with descriptor:
+        info = bpf.map_info(descriptor.fileno())
+    return MapSummary(map_id, info.name.decode("ascii", "backslashreplace"))
+
+
+def _wall_clock(since_boot: int) -> datetime:
+    """Return the time of something that happened so many nanoseconds after the boot."""
+    age = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - since_boot) / 1e9
+    return datetime.fromtimestamp(round(time.time() - age), UTC)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that is to be replaced or deleted: which it is, and whether it may be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from xdpkit.errors import HookBusy, MissingPrivilege, UsageError
+from xdpkit.hook.holding import ByLink, Holding, hidden, holding_of, open_program
+from xdpkit.hook.mode import Via
+from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT
+from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, removal
+from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.kernel.programs import Program
+from xdpkit.syscalls import mounts
+
+Expected = int | Program | XdpProg
+
+
+def expected_id(expected: Expected | None) -> int | None:
+    """Return the id of the program that has to be there."""
+    if isinstance(expected, XdpProg):
+        return expected.program.id
+    return expected.id if isinstance(expected, Program) else expected
+
+
+def find_present(
+    found: HookStatus, expected: int | None, pin_root: str, what: str
+) -> AttachedProgram:
+    """Return the program that is meant: the expected one, else the one that xdpkit keeps there.
+
+    Raises:
+        UsageError: there is no program at all.
+        HookBusy: what is there is not the expected one, or not ours.
+        MissingPrivilege: this process may not see whose it is.
+    """
+    attached = [program for program in found.attached if not program.is_leaving]
+    if not attached:
+        raise UsageError(what, cause="nothing is attached to it")
+    if expected is not None:
+        for program in attached:
+            if program.program.id == expected:
+                return program
+        raise HookBusy(
+            what, cause=f"program {expected} is expected, but there is {attached[0].describe()}"
+        )
+    for program in attached:
+        if is_kept_by_us(program):
+            return program
+    if attached[0].via is None:
+        raise hidden(attached[0], what)
+    raise _not_ours(attached[0], found, pin_root, what)
+
+
+def is_kept_by_us(program: AttachedProgram) -> bool:
+    """Whether xdpkit attached it, to stay: by a pin that is seen from here, or by netlink."""
+    return program.owner is Owner.XDPKIT and (
+        program.pinned is not None or program.via is Via.NETLINK
+    )
+
+
+def _not_ours(program: AttachedProgram, found: HookStatus, pin_root: str, what: str) -> HookBusy:
+    expect = f"name it: --expect {program.program.id} (expected={program.program.id})"
+    if program.owner is Owner.XDPKIT and pin_root == DEFAULT_ROOT and mounts.hidden_bpffs():
+        cause = (
+            f"xdpkit attached what is there, but {pin_root} with the pins is hidden here, as by ip"
+            f" netns exec: {program.describe()}"
+        )
+        remedy = BY_NAME
+    elif program.owner is Owner.XDPKIT:
+        cause = (
+            f"xdpkit attached what is there, but did not pin it below {pin_root}: a process holds"
+            f" it, or it is pinned elsewhere: {program.describe()}"
+        )
+        if program.note is not None:
+            cause += f"; {program.note}"
+        remedy = f"let whoever attached it detach it; or {expect}"
+        if pin_root == DEFAULT_ROOT:
+            remedy += "; or name the place of the pin: --pin-root"
+    else:
+        cause = f"xdpkit did not attach what is there: {program.describe()}"
+        command = removal(program, found.interface)
+        remedy = "let the tool that attached it detach it"
+        remedy += f", or: {command}; or {expect}" if command else f"; or {expect}"
+    return HookBusy(what, cause=cause, remedy=remedy)
+
+
+@contextlib.contextmanager
+def opened(
+    attached: AttachedProgram,
+    found: HookStatus,
+    expected: Expected | None,
+    what: str,
+) -> Iterator[tuple[Holding, int | None, str | None]]:
+    """Yield what holds a program, the program's descriptor to compare with, and a note.
+
+    The descriptor is None where the kernel does not let this process look the program up and
+    nobody asked for the comparison; then the note says so.
+
+    Raises:
+        HookBusy: the program or its link has gone meanwhile.
+        MissingPrivilege: the comparison was asked for, and takes CAP_SYS_ADMIN.
+    """
+    with contextlib.ExitStack() as resources:
+        holding: Holding
+        if isinstance(expected, XdpProg) and expected.link is not None:
+            holding = ByLink(expected.link, found.interface, attached.mode)
+        else:
+            holding = resources.enter_context(holding_of(attached, found.interface, what))
+        if isinstance(expected, XdpProg | Program):
+            program = expected.program if isinstance(expected, XdpProg) else expected
+            yield holding, program.fileno(), None
+            return
+        try:
+            compared = resources.enter_context(open_program(attached.program.id, what))
+        except MissingPrivilege as error:
+            if expected is not None:
+                raise
+            yield holding, None, f"the change was not compared-and-swapped: {error.cause}"
+        else:
+            yield holding, compared.fileno(), None

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put right what a killed command left behind; each change begins with it.
+
+The order of steps of each change is such that there is always one answer. Maps are pinned before
+the program that uses them, and unpinned after it: maps that the program does not use are left over.
+A link's pin goes last, so a folder without one is left over. A program is exchanged for one that
+lets all packets pass before its link is detached: such a stand-in is to go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
+from xdpkit.hook import pins as pinned
+from xdpkit.hook.looking import examine
+from xdpkit.hook.mode import Via
+from xdpkit.hook.pins import HookFolder, Pins, ids_on
+from xdpkit.hook.state import LEAVING, AttachedProgram
+from xdpkit.interfaces import Interface, list_all
+from xdpkit.interfaces.namespaces import Reachable, reachable
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import ObjectKind
+
+
+def repair(interface: Interface, pins: Pins, what: str) -> None:
+    """Put right all hooks' pins, and what is on this interface's hook. Under the lock.
+
+    Where the kernel does not let this process look up programs (without CAP_SYS_ADMIN), what only
+    they can tell is left for somebody who may.
+    """
+    for folder in pins.folders():
+        present: frozenset[int] | None = None
+        if folder.serves(interface):
+            present = folder.programs.intersection(ids_on(interface))
+        elif folder.is_home_of(interface):
+            # The program may have moved away with the interface that was here.
+            present = still_attached(folder)
+        repair_folder(folder, present)
+    finish_leaving(interface, pins, what)
+
+
+def still_attached(folder: HookFolder, places: Reachable | None = None) -> frozenset[int] | None:
+    """Return which of the programs that stand in a link's place are on any interface.
+
+    None where that cannot be told: the interface that they were for is not where it was, and may be
+    in a namespace that cannot be entered. (Another could have been given its index there. But the
+    kernel does so only when asked to, or after all others.)
+
+    Args:
+        folder: the pins. places: the namespaces in which to look; None: all that can be reached.
+    """
+    if not folder.programs:
+        return folder.programs
+    places = reachable() if places is None else places
+    found: set[int | None] = set()
+    is_at_home = False
+    for place in places.values():
+        # It may end meanwhile.
+        with contextlib.suppress(UsageError):
+            for interface in list_all(netns=place.netns):
+                found.update(ids_on(interface))
+                is_at_home = is_at_home or folder.is_home_of(interface)
+    attached = folder.programs & found
+    return attached if attached or is_at_home or not places.unseen else None
+
+
+def repair_folder(folder: HookFolder, present: frozenset[int] | None) -> None:
+    """Remove a hook's pins if they hold nothing, or those of its maps that serve nothing.
+
+    Args:
+        folder: the pins.
+        present: which of the programs that stand in a link's place are on an interface; None if
+            that cannot be told.
+    """
+    if folder.is_dead or (folder.link is None and present is not None and not present):
+        pinned.remove(folder.path)
+        return
+    kept = frozenset({folder.link.program_id}) if folder.link is not None else present
+    if kept is not None:
+        # What cannot be looked at is left for somebody who may.
+        with contextlib.suppress(MissingPrivilege, KernelRefused):
+            _repair_around(folder, kept)
+
+
+def _repair_around(folder: HookFolder, kept: frozenset[int]) -> None:
+    """Remove the pins in a hook's folder that serve none of these programs."""
+    used: set[int] = set()
+    for program_id in kept:
+        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, program_id)
+        if descriptor is None:
+            return
+        with descriptor:
+            info, map_ids = bpf.prog_info(descriptor.fileno())
+            if _waits_for_confirmation(descriptor.fileno(), folder):
+                return
+        if folder.link is not None and info.name.decode("ascii", "replace") == LEAVING:
+            link = pinned.open_link(folder.link.path)
+            if link is not None:
+                with link:
+                    bpf.link_detach(link.fileno())
+            pinned.remove(folder.path)
+            return
+        used.update(map_ids)
+    pinned.unpin(folder.path, maps=folder.maps - used, programs=folder.programs - kept)
+
+
+def finish_leaving(interface: Interface, pins: Pins, what: str) -> None:
+    """Detach a stand-in whose link is not pinned here."""
+    (found,) = examine([interface], pins)
+    for attached in found.attached:
+        if attached.is_leaving and attached.via is Via.LINK and attached.link_id is not None:
+            _detach(attached, what)
+
+
+def _detach(attached: AttachedProgram, what: str) -> None:
+    assert attached.link_id is not None, "it is held by a link"
+    link = bpf.fd_by_id(ObjectKind.LINK, attached.link_id)
+    if link is not None:
+        with link:
+            bpf.link_detach(link.fileno(), what=what)
+
+
+def _waits_for_confirmation(program: int, folder: HookFolder) -> bool:
+    from xdpkit.hook import records
+
+    found = records.find(program, netns_cookie=folder.netns_cookie, ifindex=folder.ifindex)
+    return found is not None and bool(found.record.revert_at)

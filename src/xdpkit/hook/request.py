@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that is to go on a hook: is it one for it, does it fit, and its load."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError, VerifierError
+from xdpkit.hook import refusals
+from xdpkit.hook.mode import Mode, Via
+from xdpkit.interfaces import Interface
+from xdpkit.syscalls import bpf, netns
+from xdpkit.syscalls.bpf import NewMap
+from xdpkit.uapi.bpf import AttachType, MapType, ProgType
+
+if TYPE_CHECKING:
+    from xdpkit.capabilities import Device
+    from xdpkit.kernel import Map, Program
+    from xdpkit.negotiation import Negotiation, Policy, Target
+    from xdpkit.obj import ProgramSpec
+
+_NOT_ON_AN_INTERFACE = {
+    AttachType.XDP_DEVMAP: "a devmap runs it (section xdp/devmap), not an interface",
+    AttachType.XDP_CPUMAP: "a cpumap runs it (section xdp/cpumap), not an interface",
+}
+
+
+class Terms(TypedDict, total=False):
+    """What may be said about a program that goes on a hook; all of it is optional.
+
+    Keys:
+        maps: maps to use instead of creating the program's own, by name; for a spec only.
+        policy: see :func:`xdpkit.check`; by default, what is not known passes.
+        targets: the interfaces that the program redirects to, as for :func:`xdpkit.check`.
+        force: try it even if the interface certainly cannot do what the program needs.
+        cookie: a number of the caller's, kept in the record.
+    """
+
+    maps: Mapping[str, Map] | None
+    policy: Policy | None
+    targets: Sequence[Target | Device | str | int]
+    force: bool
+    cookie: int
+
+
+class Request:
+    """A program that is to go on an interface's hook."""
+
+    def __init__(
+        self,
+        program: ProgramSpec | Program,
+        interface: Interface,
+        what: str,
+        *,
+        pin_root: str,
+        maps: Mapping[str, Map] | None = None,
+        policy: Policy | None = None,
+        targets: Sequence[Target | Device | str | int] = (),
+        force: bool = False,
+        cookie: int = 0,
+    ) -> None:
+        """Check what needs no look at the hook.
+
+        Raises:
+            UsageError: it is no program for an interface.
+        """
+        from xdpkit.kernel import Program
+        from xdpkit.negotiation import Policy
+        from xdpkit.obj.spec import ProgramSpec
+
+        if not isinstance(program, ProgramSpec | Program):
+            raise UsageError(
+                what,
+                cause=f"{program!r} is no program: give one of an object's programs, or a loaded"
+                " one",
+            )
+        if program.type != ProgType.XDP:
+            raise UsageError(what, cause="it is not an XDP program")
+        if not 0 <= cookie < 1 << 64:
+            raise UsageError(what, cause="a cookie is a number of 64 bits, not negative")
+        self.spec = program if isinstance(program, ProgramSpec) else program.spec
+        if self.spec is not None:
+            for attach_type, purpose in _NOT_ON_AN_INTERFACE.items():
+                if self.spec.attach_type == attach_type:
+                    raise UsageError(what, cause=purpose)
+        if self.spec is not program and maps is not None:
+            raise UsageError(what, cause="a loaded program has its maps already")
+        self.program = program
+        self.interface = interface
+        self.what = what
+        self.pin_root = pin_root
+        self.maps = maps
+        self.policy = policy or Policy.DEFAULT
+        self.targets = targets
+        self.force = force
+        self.cookie = cookie
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the caller loaded the program, and closes it."""
+        return self.spec is not self.program
+
+    def negotiate(self, mode: Mode, via: Via) -> Negotiation:
+        """Hold the program against the interface."""
+        from xdpkit.hook.check import check
+
+        return check(
+            self.program,
+            self.interface.index,
+            mode=mode,
+            policy=self.policy,
+            targets=self.targets,
+            maps=self.maps,
+            netns=self.interface.netns,
+            by_link=via is Via.LINK,
+        )
+
+    def require_allowed(self, negotiation: Negotiation) -> None:
+        """Refuse a program that the interface certainly cannot serve, unless that was forced.
+
+        Raises:
+            RequirementUnmet: so it is.
+        """
+        if negotiation.is_allowed or self.force:
+            return
+        from xdpkit.negotiation import refusal
+
+        raise refusal(negotiation, self.what)
+
+    def load(self, mode: Mode, resources: contextlib.ExitStack) -> Program:
+        """Return the program, loaded if it was not yet.
+
+        What was loaded here closes with the resources. If they close because of an error, the pins
+        of the maps that were made for it go, too.
+
+        Raises:
+            VerifierError: the verifier refused it.
+            KernelRefused: the kernel refused otherwise.
+        """
+        from xdpkit.obj.spec import ProgramSpec
+
+        if not isinstance(self.program, ProgramSpec):
+            return self.program
+        loaded = resources.enter_context(self._load(self.program, mode))
+        resources.enter_context(_unpinning_after_failure(loaded))
+        return loaded
+
+    def _load(self, spec: ProgramSpec, mode: Mode) -> Program:
+        from xdpkit import kernel
+
+        maps = self.maps or {}
+        if mode is not Mode.OFFLOAD:
+            return kernel.load(spec, maps=maps, pin_root=self.pin_root)
+        try:
+            with netns.entered(self.interface.netns):
+                return kernel.load(
+                    spec,
+                    maps=maps,
+                    pin_root=self.pin_root,
+                    ifindex=self.interface.index,
+                    offload=True,
+                )
+        except VerifierError:
+            raise
+        except KernelRefused as error:
+            # bpf_prog_dev_bound_init() in kernel/bpf/offload.c: the driver registered no offload.
+            if error.errno != errno.EINVAL:
+                raise
+            found = refusals.explain(errno.EOPNOTSUPP, None, self.interface, mode)
+            raise KernelRefused(self.what, errno=error.errno, cause=found.cause) from error
+
+    def require_binding(self, loaded: Program) -> None:
+        """Refuse a program that is bound to another device; nothing overrides this.
+
+        The kernel checks it when a link is made, but not when its program is replaced: the program
+        would then call the other driver's functions with this one's packets.
+
+        Raises:
+            RequirementUnmet: it is bound to another device, or to one that is not known.
+        """
+        here = (self.interface.netns_cookie, self.interface.index)
+        if loaded.bound_to == here:
+            return
+        if loaded.bound_to is None:
+            if loaded.was_loaded_here or not is_bound(loaded):
+                return
+            place = "an interface that the kernel does not tell"
+        else:
+            cookie, ifindex = loaded.bound_to
+            place = f"interface {ifindex}"
+            if cookie != here[0]:
+                place += " of another network namespace"
+        raise RequirementUnmet(
+            self.what,
+            cause=f"the program was loaded for {place}, and must not run on any other",
+            remedy=f"load it for {self.interface.name}: ifindex={self.interface.index}",
+        )
+
+
+def is_bound(program: Program) -> bool:
+    """Return whether a program is bound to a device, which the kernel does not tell.
+
+    But it takes no such program into a program array (bpf_prog_map_compatible() in
+    kernel/bpf/core.c), and a new, empty one refuses no other.
+    """
+    what = f"see whether {program.name} is bound to a device"
+    with bpf.map_create(NewMap(MapType.PROG_ARRAY, 4, 4, 1, name="xdpkit_probe"), what=what) as fd:
+        try:
+            bpf.map_update(fd.fileno(), bytes(4), program.fileno().to_bytes(4, sys.byteorder))
+        except KernelRefused as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _unpinning_after_failure(loaded: Program) -> Iterator[None]:
+    """Unpin the maps that were made and pinned for a program if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for path in loaded.pins_made:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of another version: shown, and changed only where nothing of theirs is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.attaching import program
+from tests.kernel.net import Veth
+from tests.kernel.wheels import ROOT, build, copy_sources
+from xdpkit import __version__
+
+LATER = "99.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of xdpkit that can be run, with the number that it writes into its last field."""
+
+    folder: Path
+    number: str
+    priority: int = 0
+
+    def run(self, veth: Veth, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb on the interface."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.folder),
+            "XDPKIT_PRIORITY": str(self.priority),
+        }
+        command = [sys.executable, "-P", "-m", "xdpkit", "-n", veth.netns, "-j", verb, veth.name]
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env=environment, check=False
+        )
+
+    def do(self, veth: Veth, verb: str, *arguments: str) -> Any:
+        """Run a verb that has to succeed; return what it printed."""
+        done = self.run(veth, verb, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def record(self, veth: Veth, pin_root: str) -> Any:
+        """Return the record of what is on the hook, as this version sees it."""
+        (hook,) = self.do(veth, "status", "--pin-root", pin_root)["interfaces"]
+        (attached,) = hook["attached"]
+        return attached["record"]
+
+
+def with_another_field(source: str) -> str:
+    """Return the layout with one field more, as a later version would have it."""
+    for old, new in (
+        (
+            """        ("negotiation", Part),
+    ]""",
+            """        ("negotiation", Part),
+        ("priority", c_uint64),
+    ]""",
+        ),
+        (
+            """            "port_index": record.port_index or 0,
+""",
+            """            "port_index": record.port_index or 0,
+            "priority": int(os.environ["XDPKIT_PRIORITY"]),
+""",
+        ),
+        ("import json\n", "import json\nimport os\n"),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    return source
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """A later version, from a wheel of its own: its records have one field more."""
+    tree = copy_sources(tmp_path_factory.mktemp("later"))
+    package = tree / "src" / "xdpkit"
+    wire = package / "hook" / "wire.py"
+    wire.write_text(with_another_field(wire.read_text()))
+    init = package / "__init__.py"
+    text = init.read_text()
+    assert text.count(f'"{__version__}"') == 1
+    init.write_text(text.replace(f'"{__version__}"', f'"{LATER}"'))
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(build(tree)) as wheel:
+        wheel.extractall(folder)
+    return Version(folder, LATER)
+
+
+@pytest.fixture
+def now() -> Version:
+    return Version(ROOT / "src", __version__)
+
+
+@pytest.fixture
+def object_path() -> str:
+    path = program().object.path
+    assert path is not None
+    return path
+
+
+@pytest.mark.parametrize("later_first", [True, False])
+def test_each_version_shows_replaces_and_detaches_what_the_other_attached(
+    veth: Veth, pin_root: str, now: Version, later: Version, object_path: str, later_first: bool
+) -> None:
+    first, second = (later, now) if later_first else (now, later)
+    root = ("--pin-root", pin_root)
+    first.do(veth, "attach", object_path, "--cookie", "7", *root)
+
+    seen = second.record(veth, pin_root)
+    assert (seen["program"], seen["cookie"], seen["unknown"]) == ("minimal", 7, False)
+    assert seen["origin"]["xdpkit"] == first.number
+
+    second.do(veth, "replace", object_path, "--revert-after", "1h", *root)
+    seen = first.record(veth, pin_root)
+    assert seen["origin"]["xdpkit"] == second.number
+    assert seen["revert_at"]
+
+    first.do(veth, "confirm", *root)
+    seen = second.record(veth, pin_root)
+    assert (seen["revert_at"], seen["unknown"]) == (None, False)
+    assert seen["origin"]["xdpkit"] == second.number
+
+    first.do(veth, "detach", *root)
+    (hook,) = second.do(veth, "status", *root)["interfaces"]
+    assert hook["attached"] == []
+
+
+def test_what_a_later_version_wrote_down_is_shown_and_not_changed(
+    veth: Veth, pin_root: str, now: Version, later: Version, object_path: str
+) -> None:
+    root = ("--pin-root", pin_root)
+    urgent = Version(later.folder, later.number, priority=7)
+    urgent.do(veth, "attach", object_path, "--revert-after", "1h", *root)
+    before = now.record(veth, pin_root)
+    assert (before["program"], before["unknown"]) == ("minimal", True)
+
+    replaced = now.run(veth, "replace", object_path, *root)
+    assert replaced.returncode == 3
+    refusal = json.loads(replaced.stdout)["error"]
+    assert refusal["cause"] == (
+        f"xdpkit {LATER} attached the present program, and wrote down more about it than this"
+        " version understands; it would be lost"
+    )
+    assert refusal["remedy"] == (
+        f"use xdpkit {LATER} or later; or detach the program and attach anew"
+    )
+    confirmed = now.run(veth, "confirm", *root)
+    assert confirmed.returncode == 3
+    assert json.loads(confirmed.stdout)["error"]["remedy"] == f"use xdpkit {LATER}"
+
+    assert now.record(veth, pin_root) == before
+    urgent.do(veth, "confirm", *root)
+    now.do(veth, "detach", *root)
