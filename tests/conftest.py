@@ -129,7 +129,7 @@ def _missing_peers() -> Iterator[str]:
     clangs = [version for version in range(14, 20) if shutil.which(f"clang-{version}", path=path)]
     if len(clangs) < 2:
         yield "clang (two versions of 14 to 19)"
-    for tool in ("bpf-gcc", "bpftool", "ethtool", "ip", "tcpdump", "xdp-loader"):
+    for tool in ("bpf-gcc", "bpftool", "capsh", "ethtool", "ip", "tcpdump", "xdp-loader"):
         if shutil.which(tool, path=path) is None:
             yield tool
     if not any(Path("/usr/lib").glob("*/bpf/*.o")):

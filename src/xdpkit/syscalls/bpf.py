@@ -106,7 +106,7 @@ def refusal(
 ) -> XdpkitError:
     """Return the error for a positive errno from bpf(2)."""
     if number == errno.EPERM:
-        return privilege.explain_eperm(what, needs)
+        return privilege.explain_bpf_eperm(what, needs)
     if number == errno.ENOSYS:
         return RequirementUnmet(what, cause="this kernel has no bpf(2) (CONFIG_BPF_SYSCALL)")
     return KernelRefused(what, errno=number, cause=cause or _CAUSES.get(number))
@@ -665,7 +665,8 @@ def ids(kind: ObjectKind) -> Iterator[int]:
 def fd_by_id(kind: ObjectKind, number: int) -> Fd | None:
     """Open an object by its id, None when there is none."""
     result = funnel(_BY_ID[kind], attr.GetId(start_id=number))
-    if result == -errno.ENOENT:
+    # A link that is being made has an id that is not yet in force: bpf_link_by_id().
+    if result in (-errno.ENOENT, -errno.EAGAIN):
         return None
     if result < 0:
         raise refusal(f"open {kind.value} {number}", -result, _ADMIN)

@@ -152,7 +152,8 @@ def hidden_bpffs() -> bool:
         mounts = _mounts(1)
     except OSError:
         return False
-    return any((mount.path, mount.kind) == (BPFFS, "bpf") for mount in mounts)
+    # One that is mounted over another comes after it.
+    return [mount.kind for mount in mounts if mount.path == BPFFS][-1:] == ["bpf"]
 
 
 def _others_have(device: tuple[int, int], own: int | None) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError
+from xdpkit.errors import KernelRefused, XdpkitError
 from xdpkit.syscalls import privilege
 from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.netlink import (
@@ -373,18 +373,5 @@ class NetlinkSocket:
 
 def _refusal(what: str, acknowledgement: Acknowledgement) -> XdpkitError:
     if acknowledgement.errno == errno.EPERM:
-        return _not_permitted(what, acknowledgement.text)
+        return privilege.explain_eperm(what, (Capability.NET_ADMIN,), acknowledgement.text)
     return KernelRefused(what, errno=acknowledgement.errno, extack=acknowledgement.text)
-
-
-def _not_permitted(what: str, text: str | None) -> XdpkitError:
-    # CAP_SYS_ADMIN stands for CAP_NET_ADMIN in bpf(2), but not in netlink.
-    if not privilege.effective_capabilities() >> Capability.NET_ADMIN & 1:
-        return MissingPrivilege(
-            what,
-            cause="this process lacks CAP_NET_ADMIN",
-            remedy="run it as root (sudo), or give it CAP_NET_ADMIN",
-        )
-    if text is not None:
-        return KernelRefused(what, errno=errno.EPERM, extack=text)
-    return privilege.explain_eperm(what, (Capability.NET_ADMIN,))

@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
+from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, UsageError
 from xdpkit.syscalls import privilege
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.capability import Capability
@@ -57,6 +57,7 @@ def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
 
     Raises:
         UsageError: there is no such namespace, or the file is none.
+        RequirementUnmet: there is no /proc, without which there is no way back.
         MissingPrivilege: entering takes CAP_SYS_ADMIN.
         KernelRefused: the kernel refused otherwise.
     """
@@ -65,12 +66,12 @@ def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
         return
     path = path_of(name)
     what = f"enter network namespace {os.fspath(name)}"
-    with _open(path, what) as target, _open(_OF_THIS_THREAD, what) as own:
+    with _open(path, what) as target, own(what) as home:
         _setns(target, what, path)
         try:
             yield
         finally:
-            _setns(own, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
+            _setns(home, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
 
 
 def cookie() -> int:
@@ -78,6 +79,9 @@ def cookie() -> int:
 
     Before Linux 5.14 it is the inode number of the namespace's file instead, which the kernel gives
     to another namespace when this one has ended.
+
+    Raises:
+        RequirementUnmet: before Linux 5.14, there is no /proc.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
         try:
@@ -86,9 +90,29 @@ def cookie() -> int:
             # Linux 5.14 (e8b9eab99232): SO_NETNS_COOKIE.
             if error.errno != errno.ENOPROTOOPT:
                 raise
-            return os.stat(_OF_THIS_THREAD).st_ino
+            with own("tell network namespaces apart") as namespace:
+                return os.fstat(namespace.fileno()).st_ino
     (number,) = struct.unpack("=Q", value)
     return int(number)
+
+
+def own(what: str) -> Fd:
+    """Open the calling thread's network namespace.
+
+    Args:
+        what: what it is for, for errors.
+
+    Raises:
+        RequirementUnmet: there is no /proc.
+    """
+    try:
+        return Fd(os.open(_OF_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise RequirementUnmet(
+            what,
+            cause="there is no /proc here, by which a process finds its own network namespace",
+            remedy="mount -t proc proc /proc",
+        ) from error
 
 
 def _open(path: str, what: str) -> Fd:

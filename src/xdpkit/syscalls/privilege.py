@@ -3,42 +3,59 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
 from collections.abc import Iterable
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError
-from xdpkit.uapi.capability import Capability
+from xdpkit.uapi.capability import (
+    LINUX_CAPABILITY_VERSION_3,
+    PR_CAPBSET_READ,
+    Capability,
+    UserCapData,
+    UserCapHeader,
+)
 
 # include/linux/proc_ns.h: PROC_USER_INIT_INO.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+# What the masks have room for.
+_CAPABILITIES = 64
 
 
 def effective_capabilities() -> int:
-    """Return the effective capability mask of this process (CapEff in /proc/self/status)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+    """Return the effective capability mask of the calling thread, by capget(2)."""
+    header = UserCapHeader(version=LINUX_CAPABILITY_VERSION_3, pid=0)
+    data = (UserCapData * 2)()
+    # Not from /proc, which a container may hide.
+    if ctypes.CDLL(None).capget(ctypes.byref(header), data) != 0:
+        return 0
+    low, high = data
+    return int(low.effective) | int(high.effective) << 32
 
 
 def last_capability() -> int:
     """Return the highest capability number that this kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        return int(file.read())
+    prctl = ctypes.CDLL(None).prctl
+    return max(n for n in range(_CAPABILITIES) if prctl(PR_CAPBSET_READ, n, 0, 0, 0) >= 0)
 
 
 def in_initial_user_namespace() -> bool:
-    """Whether the capabilities of this process count outside of a container's user namespace."""
-    return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+    """Whether the capabilities of this process count outside of a container's user namespace.
+
+    Also where that cannot be told, because there is no /proc.
+    """
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+    except OSError:
+        return True
 
 
 def missing_capabilities(
     needed: Iterable[Capability], *, effective: int, last: int
 ) -> tuple[Capability, ...]:
-    """Return which of the needed capabilities a mask lacks.
+    """Return which of the needed capabilities a mask lacks for bpf(2).
 
     CAP_SYS_ADMIN stands for CAP_BPF, CAP_PERFMON and, in bpf(2), CAP_NET_ADMIN; kernels that do
     not know CAP_BPF ask for it instead.
@@ -51,26 +68,54 @@ def missing_capabilities(
 
 
 def lacks(needed: Iterable[Capability]) -> tuple[Capability, ...]:
-    """Return which of the needed capabilities this process lacks."""
+    """Return which of the needed capabilities this process lacks for bpf(2)."""
     return missing_capabilities(needed, effective=effective_capabilities(), last=last_capability())
 
 
-def explain_eperm(what: str, needed: tuple[Capability, ...]) -> XdpkitError:
-    """Return the error for an EPERM from the kernel: a missing capability, or somebody's policy."""
+def require(what: str, needed: tuple[Capability, ...]) -> None:
+    """Refuse what would fail only when it is too late to say so.
+
+    Raises:
+        MissingPrivilege: this process lacks a capability, or has it in a user namespace only.
+    """
     missing = lacks(needed)
     if missing:
-        names = " and ".join(c.kernel_name for c in missing)
-        return MissingPrivilege(
-            what,
-            cause=f"this process lacks {names}",
-            remedy=f"run it as root (sudo), or give it {names}",
-        )
+        raise _without(what, missing)
     if not in_initial_user_namespace():
-        return MissingPrivilege(
-            what,
-            cause="this process is in a user namespace, whose capabilities do not count for it",
-            remedy="run it in the initial user namespace",
-        )
+        raise _in_user_namespace(what)
+
+
+def explain_eperm(
+    what: str, needed: tuple[Capability, ...], said: str | None = None
+) -> XdpkitError:
+    """Return the error for an EPERM: a missing capability, or somebody's policy.
+
+    For system calls in which no capability stands for another: netlink, setns(2).
+
+    Args:
+        what: what was tried.
+        needed: the capabilities that it takes.
+        said: the kernel's own words (extack), None where it gave none.
+    """
+    effective = effective_capabilities()
+    missing = tuple(each for each in needed if not effective >> each & 1)
+    if missing:
+        return _without(what, missing)
+    if said is not None:
+        return KernelRefused(what, errno=errno.EPERM, extack=said)
+    return _in_user_namespace(what) if not in_initial_user_namespace() else _by_policy(what)
+
+
+def explain_bpf_eperm(what: str, needed: tuple[Capability, ...]) -> XdpkitError:
+    """Return the error for an EPERM from bpf(2).
+
+    There CAP_SYS_ADMIN stands for others, and kernels before 5.11 limit memory.
+    """
+    missing = lacks(needed)
+    if missing:
+        return _without(what, missing)
+    if not in_initial_user_namespace():
+        return _in_user_namespace(what)
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if limit != resource.RLIM_INFINITY and _charges_memlock(os.uname().release):
         return MissingPrivilege(
@@ -78,6 +123,27 @@ def explain_eperm(what: str, needed: tuple[Capability, ...]) -> XdpkitError:
             cause=f"BPF memory is limited to {limit} bytes here (RLIMIT_MEMLOCK)",
             remedy="raise the limit: ulimit -l unlimited",
         )
+    return _by_policy(what)
+
+
+def _without(what: str, missing: tuple[Capability, ...]) -> MissingPrivilege:
+    names = " and ".join(each.kernel_name for each in missing)
+    return MissingPrivilege(
+        what,
+        cause=f"this process lacks {names}",
+        remedy=f"run it as root (sudo), or give it {names}",
+    )
+
+
+def _in_user_namespace(what: str) -> MissingPrivilege:
+    return MissingPrivilege(
+        what,
+        cause="this process is in a user namespace, whose capabilities do not count for it",
+        remedy="run it in the initial user namespace",
+    )
+
+
+def _by_policy(what: str) -> KernelRefused:
     return KernelRefused(
         what,
         errno=errno.EPERM,

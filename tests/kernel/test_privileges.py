@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each command under the capabilities that docs/privileges.md names for it, and without each.
+
+:data:`VERBS` is what the table there says; the table is made of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import xdpkit
+from tests.kernel.attaching import on_hook, program, raw_program
+from tests.kernel.net import Veth
+from tests.kernel.process import Done, shipped, xdpkit_command
+from xdpkit.capabilities import Kernel
+from xdpkit.hook import Via
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.netns import path_of
+from xdpkit.uapi.capability import Capability
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "privileges.md"
+
+BPF, NET_ADMIN, PERFMON, SYS_ADMIN = (
+    Capability.BPF,
+    Capability.NET_ADMIN,
+    Capability.PERFMON,
+    Capability.SYS_ADMIN,
+)
+COLUMNS = (BPF, NET_ADMIN, PERFMON, SYS_ADMIN)
+
+NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """An interface in a namespace of its own, and a place for pins."""
+
+    veth: Veth
+    pin_root: str
+    object: str
+
+    @property
+    def hook(self) -> xdpkit.Hook:
+        return xdpkit.Hook(self.veth.name, netns=self.veth.netns, pin_root=self.pin_root)
+
+    def is_occupied(self) -> bool:
+        return on_hook(self.veth, self.pin_root) is not None
+
+
+def nothing(_: Stage) -> None:
+    """The hook is empty."""
+
+
+def ours(stage: Stage) -> None:
+    stage.hook.add(program()).close()
+
+
+def ours_by_netlink(stage: Stage) -> None:
+    stage.hook.add(program(), via=Via.NETLINK).close()
+
+
+def ours_pending(stage: Stage) -> None:
+    stage.hook.add(program(), revert_after=600).close()
+
+
+def foreign_pins(stage: Stage) -> None:
+    """Pins that say of a program only that something else than our link holds it."""
+    folder = f"{stage.pin_root}/xdpkit"
+    for path in (folder, f"{folder}/1-1"):
+        os.mkdir(path, 0o700)
+    with raw_program("elsewhere") as loaded:
+        bpf.obj_pin(loaded.fileno(), f"{folder}/1-1/program-1", what="pin")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A row of the table: a command, what it takes, and what it does without.
+
+    Attributes:
+        name: what the table calls it.
+        arguments: of the command; {iface}, {object} and so on are filled in.
+        needed: the capabilities without which it fails.
+        helped: others: what it says without.
+        is_of_the_verifier: whether the verifier takes some programs only from CAP_PERFMON.
+        before: what to prepare with all privilege.
+        outside: whether to run it in the namespace that the tests are in, not in the interface's.
+        status: how it ends with what it needs, and without what helps.
+        occupied: whether the hook has a program afterwards, None if that is not the point.
+    """
+
+    name: str
+    arguments: str
+    needed: tuple[Capability, ...] = ()
+    helped: Mapping[Capability, str] = field(default_factory=dict)
+    is_of_the_verifier: bool = False
+    before: Callable[[Stage], None] = nothing
+    outside: bool = False
+    status: int = 0
+    occupied: bool | None = None
+
+    @property
+    def needed_here(self) -> tuple[Capability, ...]:
+        """What it takes on this kernel."""
+        # Linux 5.19, "bpf: refine kernel.unprivileged_bpf_disabled behaviour".
+        touches_pins = "{pins}" in self.arguments
+        if touches_pins and not Kernel.parse(os.uname().release).has((5, 19)):
+            return (*self.needed, BPF)
+        return self.needed
+
+    @property
+    def row(self) -> str:
+        return f"| `{self.name}` | {' | '.join(map(self._cell, COLUMNS))} |"
+
+    def _cell(self, capability: Capability) -> str:
+        if capability in self.needed:
+            return "needed"
+        if capability in self.helped:
+            return "helps"
+        return "some programs" if capability is PERFMON and self.is_of_the_verifier else ""
+
+
+VERBS = (
+    Verb("inspect", "inspect {object}"),
+    Verb("build", "build {source} -o {output}"),
+    Verb("check --profile", "check {object} --profile mlx5@6.1"),
+    Verb("check", "check {iface} {object}"),
+    Verb("device", "device {iface}"),
+    Verb(
+        "status",
+        "status {iface} {pins}",
+        helped={SYS_ADMIN: "names, maps and records of programs cannot be looked up"},
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "run",
+        "run {object} --input {capture} {pins}",
+        needed=(BPF, NET_ADMIN),
+        is_of_the_verifier=True,
+    ),
+    Verb(
+        "attach",
+        "attach {iface} {object} {pins}",
+        needed=(BPF, NET_ADMIN),
+        is_of_the_verifier=True,
+        occupied=True,
+    ),
+    Verb(
+        "attach --netlink",
+        "attach {iface} {object} --netlink {pins}",
+        needed=(BPF, NET_ADMIN),
+        is_of_the_verifier=True,
+        occupied=True,
+    ),
+    Verb(
+        "attach --revert-after",
+        "attach {iface} {object} --revert-after 600s {pins}",
+        needed=(SYS_ADMIN,),
+        occupied=True,
+    ),
+    Verb(
+        "replace",
+        "replace {iface} {object} {pins}",
+        needed=(BPF, NET_ADMIN),
+        helped={SYS_ADMIN: "the change was not compared-and-swapped"},
+        is_of_the_verifier=True,
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "replace --expect",
+        "replace {iface} {object} --expect {id} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=True,
+    ),
+    Verb("detach", "detach {iface} {pins}", before=ours, occupied=False),
+    Verb(
+        "detach --expect",
+        "detach {iface} --expect {id} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=False,
+    ),
+    Verb(
+        "detach (by netlink)",
+        "detach {iface} {pins}",
+        needed=(NET_ADMIN, SYS_ADMIN),
+        before=ours_by_netlink,
+        occupied=False,
+    ),
+    Verb(
+        "confirm",
+        "confirm {iface} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours_pending,
+        occupied=True,
+    ),
+    Verb(
+        "clean",
+        "clean {pins}",
+        helped={SYS_ADMIN: "its interface may be in a namespace that cannot be entered from here"},
+        before=foreign_pins,
+        outside=True,
+        status=5,
+    ),
+    Verb("clean --all", "clean --all {pins}", needed=(SYS_ADMIN,), before=ours, occupied=False),
+    Verb("-n NAME", "-n {netns} status {iface}", needed=(SYS_ADMIN,), outside=True),
+)
+NAMED = {verb.name: verb for verb in VERBS}
+
+
+def require_capsh() -> None:
+    if shutil.which("capsh") is None:
+        pytest.skip("no capsh: apt-get install libcap2-bin")
+
+
+@functools.cache
+def all_names() -> tuple[str, ...]:
+    """Return the names of all capabilities that this process may pass on, as capsh has them."""
+    require_capsh()
+    printed = subprocess.run(["capsh", "--print"], capture_output=True, check=True, text=True)
+    (bounding,) = re.findall(r"^Bounding set =(\S+)$", printed.stdout, re.MULTILINE)
+    return tuple(bounding.split(","))
+
+
+def with_only(*capabilities: Capability) -> tuple[str, ...]:
+    """Return the beginning of a command that runs the rest as root with these only."""
+    kept = {each.kernel_name.lower() for each in capabilities}
+    drop = f"--drop={','.join(name for name in all_names() if name not in kept)}"
+    return ("capsh", "--shell=/bin/sh", drop, "--", "-c", 'exec "$0" "$@"')
+
+
+def as_nobody_with(*capabilities: Capability) -> tuple[str, ...]:
+    """Return the beginning of a command that runs the rest as another user with these.
+
+    That user may read everything: the tests' Python is in root's home on some machines.
+    """
+    require_capsh()
+    names = ",".join(["cap_dac_read_search", *(each.kernel_name.lower() for each in capabilities)])
+    ambient = (f"--inh={names}", f"--addamb={names}")
+    user = ("--keep=1", f"--gid={NOBODY}", f"--uid={NOBODY}")
+    return ("capsh", "--shell=/bin/sh", *user, *ambient, "--", "-c", 'exec "$0" "$@"')
+
+
+@pytest.fixture
+def stage(veth: Veth, pin_root: str) -> Iterator[Stage]:
+    stage = Stage(veth, pin_root, program().object.path or "")
+    yield stage
+    # Whoever waits to undo a change sees that it is gone, and ends.
+    with contextlib.suppress(xdpkit.XdpkitError):
+        stage.hook.delete()
+
+
+def run(verb: Verb, stage: Stage, folder: Path, *by: str, object_path: str | None = None) -> Done:
+    """Prepare what a verb's command works on, and run it by another command."""
+    verb.before(stage)
+    return run_unprepared(verb, stage, folder, *by, object_path=object_path)
+
+
+def run_unprepared(
+    verb: Verb, stage: Stage, folder: Path, *by: str, object_path: str | None = None
+) -> Done:
+    capture = folder / "in.pcap"
+    # The header of a file without packets, pcap-savefile(5).
+    capture.write_bytes(bytes.fromhex("d4c3b2a1020004000000000000000000ffff000001000000"))
+    source = folder / "empty.c"
+    source.write_text("")
+    present = on_hook(stage.veth, stage.pin_root)
+    words = {
+        "iface": stage.veth.name,
+        "netns": stage.veth.netns,
+        "object": object_path or stage.object,
+        "pins": f"--pin-root {stage.pin_root}",
+        "capture": capture,
+        "source": source,
+        "output": folder / "empty.o",
+        "id": present.program.id if present is not None else 0,
+    }
+    inside = () if verb.outside else ("nsenter", f"--net={path_of(stage.veth.netns)}")
+    return xdpkit_command(*verb.arguments.format(**words).split(), by=[*inside, *by])
+
+
+def says_what_is_missing(done: Done, capability: Capability) -> bool:
+    """Whether a command ended for lack of a capability, and said so."""
+    said = done.messages
+    return (
+        done.status == xdpkit.MissingPrivilege.exit_code
+        and f"this process lacks {capability.kernel_name}" in said
+        and "Remedy: run it as root (sudo), or give it " in said
+        and not any(word in said for word in ("EPERM", "EACCES", "Traceback", "verifier"))
+    )
+
+
+def test_the_table_in_the_documentation_is_what_is_tested() -> None:
+    head = "".join(f" `{each.kernel_name}` |" for each in COLUMNS)
+    lines = [f"| command |{head}", "|---|---|---|---|---|", *(verb.row for verb in VERBS)]
+    assert "\n".join(lines) in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("name", [verb.name for verb in VERBS])
+def test_a_command_works_with_no_more_than_it_is_said_to_need(
+    name: str, stage: Stage, tmp_path: Path
+) -> None:
+    verb = NAMED[name]
+
+    done = run(verb, stage, tmp_path, *with_only(*verb.needed_here))
+
+    assert done.status == verb.status, done.messages
+    for capability, said in verb.helped.items():
+        assert said in done.messages
+        assert capability.kernel_name in done.messages or verb.status
+    if verb.occupied is not None:
+        present = on_hook(stage.veth, stage.pin_root)
+        assert (present is not None) == verb.occupied
+        assert present is None or present.record is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        pytest.param(verb.name, missing, id=f"{verb.name} without {missing.kernel_name}")
+        for verb in VERBS
+        for missing in verb.needed
+    ],
+)
+def test_a_command_without_one_of_them_changes_nothing_and_names_it(
+    name: str, missing: Capability, stage: Stage, tmp_path: Path
+) -> None:
+    verb = NAMED[name]
+    # In bpf(2) CAP_SYS_ADMIN stands for the others.
+    others = {*COLUMNS} if missing is SYS_ADMIN else {*verb.needed}
+
+    done = run(verb, stage, tmp_path, *with_only(*(others - {missing})))
+
+    assert says_what_is_missing(done, missing), done
+    assert stage.is_occupied() == (verb.before not in (nothing, foreign_pins))
+
+
+@pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.is_of_the_verifier])
+def test_what_the_verifier_takes_from_the_privileged_only_is_told_as_that(
+    name: str, stage: Stage, tmp_path: Path
+) -> None:
+    demanding = str(shipped("demo.o"))
+
+    done = run(NAMED[name], stage, tmp_path, *with_only(BPF, NET_ADMIN), object_path=demanding)
+
+    assert (done.status, done.output) == (xdpkit.MissingPrivilege.exit_code, "")
+    assert "this process lacks CAP_PERFMON, so the verifier refuses it: " in done.messages
+    assert done.messages.endswith("Remedy: run it as root (sudo), or give it CAP_PERFMON\n")
+
+
+def test_with_perfmon_the_verifier_takes_it(stage: Stage, tmp_path: Path) -> None:
+    demanding = str(shipped("demo.o"))
+    allowed = with_only(BPF, NET_ADMIN, PERFMON)
+    done = run(NAMED["attach"], stage, tmp_path, *allowed, object_path=demanding)
+    assert done.status == 0, done.messages
+
+
+def test_sys_admin_stands_for_the_others_but_not_in_netlink(stage: Stage, tmp_path: Path) -> None:
+    refused = run(NAMED["attach --netlink"], stage, tmp_path, *with_only(SYS_ADMIN))
+    assert says_what_is_missing(refused, NET_ADMIN), refused
+
+    by_link = run(NAMED["attach"], stage, tmp_path, *with_only(SYS_ADMIN))
+    assert by_link.status == 0, by_link.messages
+
+
+def test_what_netlink_holds_is_not_taken_for_somebody_elses(stage: Stage, tmp_path: Path) -> None:
+    done = run(NAMED["detach (by netlink)"], stage, tmp_path, *with_only(BPF, NET_ADMIN))
+    assert "whose program is there cannot be told: " in done.messages
+    assert "did not attach" not in done.messages
+
+
+_ATTACH_ONE_PROGRAM_TWICE = """
+import sys, xdpkit
+from xdpkit import kernel
+path, pin_root, *interfaces = sys.argv[1:]
+with kernel.load(xdpkit.read(path).programs["minimal"]) as program:
+    for name in interfaces:
+        with xdpkit.Hook(name, pin_root=pin_root).add(program) as attached:
+            print(attached.interface.name, attached.record is not None, *attached.notes[-1:])
+"""
+
+
+def test_a_program_on_a_second_hook_goes_without_a_record_if_the_first_cannot_be_found(
+    stage: Stage,
+) -> None:
+    interfaces = (stage.veth.name, stage.veth.peer)
+    done = subprocess.run(
+        [
+            *("nsenter", f"--net={path_of(stage.veth.netns)}", *with_only(BPF, NET_ADMIN)),
+            *(sys.executable, "-c", _ATTACH_ONE_PROGRAM_TWICE),
+            *(stage.object, stage.pin_root, *interfaces),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{stage.veth.name} True")
+    assert second == (
+        f"{stage.veth.peer} False no record of minimal is kept, since the maps that are bound to it"
+        " cannot be looked up: this process lacks CAP_SYS_ADMIN"
+    )
+    assert (
+        xdpkit.detach(stage.veth.peer, netns=stage.veth.netns, pin_root=stage.pin_root).link_id
+        is not None
+    )
+
+
+def test_another_users_pins_are_in_a_place_of_their_own(
+    stage: Stage, tmp_path: Path, pin_root: str
+) -> None:
+    capable = as_nobody_with(BPF, NET_ADMIN)
+
+    refused = run(NAMED["attach"], stage, tmp_path, *capable)
+    assert refused.status == xdpkit.MissingPrivilege.exit_code
+    assert f"{pin_root} belongs to another user, and so do the pins below it" in refused.messages
+    assert "name a folder of your own on a BPF file system: --pin-root" in refused.messages
+    assert os.listdir(pin_root) == []
+
+    os.chown(pin_root, NOBODY, NOBODY)
+    for name in ("attach", "status", "replace", "detach"):
+        done = run_unprepared(NAMED[name], stage, tmp_path, *capable)
+        assert done.status == 0, done.messages
+        assert stage.is_occupied() == NAMED[name].occupied
+
+
+def test_a_user_without_capabilities_is_not_sent_to_a_folder_of_his_own(
+    stage: Stage, tmp_path: Path
+) -> None:
+    done = run(NAMED["attach"], stage, tmp_path, *as_nobody_with())
+    assert done.status == xdpkit.MissingPrivilege.exit_code
+    assert done.messages.endswith("Remedy: run it as root (sudo)\n")
