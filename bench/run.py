@@ -17,11 +17,13 @@ def main() -> None:
     status.main()
     print()
 
-    from bench import analysis, load
+    from bench import analysis, load, replace
 
     load.main()
     print()
     analysis.main()
+    print()
+    replace.main()
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ from tests.kernel.attaching import (
     raw_program,
 )
 from tests.kernel.net import Veth, make_veth, rtnetlink
+from tests.kernel.test_dispatcher import fake
 from xdpkit import Mode
 from xdpkit.errors import HookBusy, KernelRefused, UsageError
 from xdpkit.hook import Owner, Via
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.netns import entered
-from xdpkit.uapi.bpf import Cmd
+from xdpkit.uapi.bpf import AttachType, Cmd
 
 CHILD = """
 import sys
@@ -78,7 +79,7 @@ def test_a_program_is_on_the_hook_during_the_block_and_not_after(veth: Veth) -> 
         assert found.program.id == attached.program.id == veth.interface.xdp.native
         assert found.link_id == attached.link_id
         assert (found.mode, attached.mode) == (Mode.NATIVE, Mode.NATIVE)
-        assert (found.via, found.owner, attached.pinned) == (Via.LINK, Owner.UNKNOWN, None)
+        assert (found.via, found.owner, attached.pinned) == (Via.LINK, Owner.XDPKIT, None)
 
     assert on_hook(veth) is None
 
@@ -216,10 +217,9 @@ def test_a_hook_held_by_netlink_is_busy_and_the_remedy_works(veth: Veth, mode: M
 
 
 def test_libxdps_dispatcher_is_recognised(veth: Veth) -> None:
-    with (
-        foreign_link(veth, name="xdp_dispatcher"),
-        pytest.raises(HookBusy, match="libxdp's dispatcher") as caught,
-    ):
+    with entered(veth.netns), fake(2) as loaded:
+        link = bpf.link_create(loaded.fileno(), veth.interface.index, AttachType.XDP)
+    with link, pytest.raises(HookBusy, match="libxdp's dispatcher") as caught:
         xdpkit.attach(veth.name, program(), netns=veth.netns)
 
     assert f"xdp-loader unload {veth.name} --all" in str(caught.value.remedy)

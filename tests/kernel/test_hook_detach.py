@@ -9,7 +9,7 @@ import pytest
 
 import xdpkit
 from tests.kernel.attaching import attach_by_netlink, foreign_link, on_hook, program
-from tests.kernel.net import Veth, rtnetlink
+from tests.kernel.net import Veth, make_veth, rtnetlink
 from xdpkit import Mode
 from xdpkit.errors import HookBusy, UsageError
 from xdpkit.hook import detach
@@ -17,7 +17,7 @@ from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
 
 
-def attach_pinned(veth: Veth, pin_root: str, *, mode: Mode = Mode.NATIVE) -> tuple[int, int]:
+def attach_pinned(veth: Veth, pin_root: str, *, mode: Mode = Mode.NATIVE) -> tuple[int, int | None]:
     """Attach the small program, pinned; return the program's id and the link's."""
     with xdpkit.attach(
         veth.name, program(), netns=veth.netns, mode=mode, pin=True, pin_root=pin_root
@@ -70,16 +70,16 @@ def test_another_program_than_the_expected_one_stays(veth: Veth, pin_root: str) 
     program_id, _ = attach_pinned(veth, pin_root)
 
     with pytest.raises(HookBusy, match=rf"{program_id + 1} is expected, .* program {program_id} "):
-        detach(veth.name, netns=veth.netns, pin_root=pin_root, expect=program_id + 1)
+        detach(veth.name, netns=veth.netns, pin_root=pin_root, expected=program_id + 1)
 
     assert on_hook(veth, pin_root) is not None
-    detach(veth.name, netns=veth.netns, pin_root=pin_root, expect=program_id)
+    detach(veth.name, netns=veth.netns, pin_root=pin_root, expected=program_id)
 
 
 def test_a_program_that_netlink_holds_is_not_ours_to_detach(veth: Veth, pin_root: str) -> None:
     attach_by_netlink(veth)
 
-    with pytest.raises(HookBusy, match=r"xdpkit did not pin what is there: .* by netlink"):
+    with pytest.raises(HookBusy, match=r"xdpkit did not attach what is there: .* by netlink"):
         detach(veth.name, netns=veth.netns, pin_root=pin_root)
 
     assert on_hook(veth, pin_root) is not None
@@ -98,7 +98,7 @@ def test_a_program_that_a_foreign_link_holds_is_not_ours_to_detach(
 
 def test_a_program_that_a_block_holds_is_left_to_the_block(veth: Veth, pin_root: str) -> None:
     with xdpkit.attach(veth.name, program(), netns=veth.netns):
-        with pytest.raises(HookBusy, match="xdpkit did not pin what is there"):
+        with pytest.raises(HookBusy, match=r"but did not pin it below .*: a process holds it"):
             detach(veth.name, netns=veth.netns, pin_root=pin_root)
         assert on_hook(veth, pin_root) is not None
 
@@ -138,7 +138,8 @@ def test_pins_of_interfaces_that_are_gone_go_with_the_next_change(
 
     with rtnetlink(veth.netns) as connection:
         connection.link("del", ifname=veth.name)
-    with pytest.raises(UsageError, match="has no such interface"):
-        detach(veth.name, netns=veth.netns, pin_root=pin_root)
+    remaining = make_veth(veth.netns)
+    with pytest.raises(UsageError, match="nothing is attached to it"):
+        detach(remaining.name, netns=veth.netns, pin_root=pin_root)
 
     assert os.listdir(f"{pin_root}/xdpkit") == []

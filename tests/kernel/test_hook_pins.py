@@ -15,7 +15,7 @@ import pytest
 import xdpkit
 from tests.kernel.attaching import on_hook, program
 from tests.kernel.net import Veth, namespace, rtnetlink
-from xdpkit.errors import KernelRefused, RequirementUnmet
+from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet
 from xdpkit.hook import Owner, detach
 from xdpkit.hook.pins import Pins
 from xdpkit.syscalls.netns import path_of
@@ -92,25 +92,27 @@ def test_a_folder_that_somebody_else_made_is_refused_and_left_alone(
     )
 
 
-def test_pins_in_a_folder_that_is_not_trusted_do_not_make_a_program_ours(
-    veth: Veth, pin_root: str
-) -> None:
+def test_pins_in_a_folder_that_is_not_trusted_do_not_count(veth: Veth, pin_root: str) -> None:
     attach_pinned(veth, pin_root)
     os.chmod(f"{pin_root}/xdpkit", 0o777)
 
     found = on_hook(veth, pin_root)
 
     assert found is not None
-    assert (found.owner, found.pinned) == (Owner.UNKNOWN, None)
+    assert (found.owner, found.pinned) == (Owner.XDPKIT, None)
     assert found.note is not None
     assert "was not made by xdpkit" in found.note
+    with pytest.raises(HookBusy, match="but did not pin it below"):
+        detach(veth.name, netns=veth.netns, pin_root=pin_root)
 
 
 def test_a_pin_root_that_is_no_bpffs_is_refused_with_the_remedy(veth: Veth, tmp_path: Path) -> None:
     with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
         attach_pinned(veth, str(tmp_path))
 
-    assert caught.value.remedy == f"mount -t bpf bpf {tmp_path}"
+    assert caught.value.remedy == (
+        f"mount -t bpf bpf {tmp_path}; or attach without pins: --netlink"
+    )
     assert on_hook(veth) is None
 
 
@@ -121,9 +123,7 @@ def test_a_pin_root_that_is_not_there_is_refused(veth: Veth, tmp_path: Path) -> 
     assert caught.value.remedy is None
 
 
-def test_a_link_that_moved_away_with_its_interface_is_not_overwritten(
-    veth: Veth, pin_root: str
-) -> None:
+def test_a_link_that_moved_away_with_its_interface_makes_room(veth: Veth, pin_root: str) -> None:
     path = attach_pinned(veth, pin_root)
     index = veth.interface.index
     with namespace() as elsewhere:
@@ -135,12 +135,15 @@ def test_a_link_that_moved_away_with_its_interface_is_not_overwritten(
         newcomer = Veth("newcomer", veth.netns, "other", veth.netns)
         moved = Veth(veth.name, elsewhere, veth.peer, veth.netns)
 
-        with pytest.raises(KernelRefused, match="has moved to another network namespace") as caught:
-            attach_pinned(newcomer, pin_root)
+        assert attach_pinned(newcomer, pin_root) == path
 
-        assert on_hook(newcomer, pin_root) is None
+        found = on_hook(moved, pin_root)
+        assert found is not None
+        assert found.pinned == f"{os.path.dirname(path)}-{found.link_id}/link"
+        detach(newcomer.name, netns=newcomer.netns, pin_root=pin_root)
         assert on_hook(moved, pin_root) is not None
-        assert caught.value.remedy == f"detach that one: bpftool link detach pinned {path}"
+        detach(moved.name, netns=moved.netns, pin_root=pin_root)
+    assert os.listdir(f"{pin_root}/xdpkit") == []
 
 
 def test_an_empty_folder_that_a_crash_left_goes_with_the_next_change(

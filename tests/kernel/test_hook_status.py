@@ -118,4 +118,6 @@ def test_without_the_right_to_look_objects_up_the_ids_remain_and_the_reason_is_s
     assert (ours.owner, ours.via, ours.link_id) == (Owner.XDPKIT, Via.LINK, attached.link_id)
     assert (unpinned.owner, unpinned.via, unpinned.link_id) == (Owner.UNKNOWN, None, None)
     assert ours.note is not None
-    assert f"open program {attached.program.id}: " in ours.note
+    assert ours.note.startswith("names, maps and records of programs cannot be looked up: ")
+    assert unpinned.note is not None
+    assert "; links cannot be looked up: " in unpinned.note

@@ -20,7 +20,7 @@ from xdpkit.hook.holding import hearing, set_program
 from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
-from xdpkit.hook.repair import repair
+from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.state import HookStatus, removal
 from xdpkit.hook.writing import write_record
@@ -209,8 +209,10 @@ class Add:
                     until_held.enter_context(pins.locked(what, create=True))
                     repair(interface, pins, what)
                     pins.vacate(interface, what)
-                    program = loaded if self.via is Via.NETLINK else None
+                    program = loaded if self.via is Via.NETLINK and kept else None
                     until_held.enter_context(pins.keeping(kept, home, what, program=program))
+                else:
+                    finish_leaving(interface, pins, what)
                 if self.via is Via.LINK:
                     link = until_held.enter_context(self._link(loaded, mode))
                     if self._pin:

@@ -74,28 +74,52 @@ def clean(
     pins = Pins(pin_root)
     namespaces = reachable()
     results: list[Cleaned] = []
+    with pins.locked(what, create=False) as has_pins:
+        results += _finish_leaving(namespaces, pins, dry_run)
+        # Without the lock, pins that somebody is just making would look like a dead command's.
+        if has_pins:
+            results += _sweep(_untold(pins, results), namespaces, everything, dry_run)
     if everything:
         results += _detach_all(namespaces, pin_root, dry_run)
-    with pins.locked(what, create=False) as has_pins:
-        told = {os.path.dirname(found.path) for found in results if found.path is not None}
-        for folder in pins.folders() if has_pins else ():
-            if folder.path in told:
-                continue
-            reason = _reason(folder, namespaces, everything)
-            if reason is not None:
+        with pins.locked(what, create=False) as has_pins:
+            for folder in _untold(pins, results) if has_pins else ():
+                reason = "pins of an interface that cannot be reached from here"
                 results.append(Cleaned(reason, folder.path))
                 if not dry_run:
                     _release(folder)
-            elif _is_hidden(folder, namespaces):
-                error = "its interface may be in a namespace that cannot be entered from here"
-                results.append(Cleaned("pins of a program", folder.path, error=error))
-            elif not dry_run:
-                repair_folder(folder, still_attached(folder, namespaces))
-        results += _finish_leaving(namespaces, pins, dry_run)
-        if everything and has_pins and not dry_run:
-            with contextlib.suppress(OSError):
-                os.rmdir(pins.folder)
+            if has_pins and not dry_run:
+                # What somebody else has detached meanwhile.
+                for folder in pins.folders():
+                    repair_folder(folder, still_attached(folder, namespaces))
+                with contextlib.suppress(OSError):
+                    os.rmdir(pins.folder)
     return tuple(results)
+
+
+def _untold(pins: Pins, results: list[Cleaned]) -> list[HookFolder]:
+    """Return the hooks' pins that nothing has been told of yet. Under the lock."""
+    told = {os.path.dirname(found.path) for found in results if found.path is not None}
+    told.update(found.path for found in results if found.path is not None)
+    return [folder for folder in pins.folders() if folder.path not in told]
+
+
+def _sweep(
+    folders: list[HookFolder], namespaces: Reachable, everything: bool, dry_run: bool
+) -> Iterator[Cleaned]:
+    """Remove the pins that serve nothing any more. Under the lock."""
+    for folder in folders:
+        attached = still_attached(folder, namespaces)
+        if folder.is_dead:
+            yield Cleaned(
+                "pins of an interface that is gone, or of a command that was killed", folder.path
+            )
+        elif folder.link is None and not attached and attached is not None:
+            yield Cleaned("pins of a program that is on no interface any more", folder.path)
+        elif folder.link is None and attached is None and not everything:
+            error = "its interface may be in a namespace that cannot be entered from here"
+            yield Cleaned("pins of a program", folder.path, error=error)
+        if not dry_run:
+            repair_folder(folder, attached)
 
 
 def _detach_all(namespaces: Reachable, pin_root: str, dry_run: bool) -> Iterator[Cleaned]:
@@ -108,7 +132,11 @@ def _detach_all(namespaces: Reachable, pin_root: str, dry_run: bool) -> Iterator
 def _detach(
     interface: Interface, attached: AttachedProgram, pin_root: str, dry_run: bool
 ) -> Cleaned:
-    found = Cleaned(attached.describe(), attached.pinned, interface.name)
+    folder = Pins(pin_root).folder_of(interface)
+    pinned_at = attached.pinned
+    if pinned_at is None and folder is not None and folder.keeps(attached.program.id):
+        pinned_at = folder.path
+    found = Cleaned(attached.describe(), pinned_at, interface.name)
     if not is_kept_by_us(attached):
         # Nobody else can say when its block ends.
         return replace(found, error="a process holds it, or it is pinned elsewhere")
@@ -129,6 +157,8 @@ def _finish_leaving(namespaces: Reachable, pins: Pins, dry_run: bool) -> Iterato
                 yield Cleaned("a detach that was killed", attached.pinned, hook.interface.name)
                 if not dry_run:
                     finish_leaving(hook.interface, pins, "clean up")
+                    if attached.pinned is not None:
+                        pinned.remove(os.path.dirname(attached.pinned))
 
 
 def _hooks(namespaces: Reachable, pins: Pins) -> Iterator[HookStatus]:
@@ -140,22 +170,6 @@ def _hooks(namespaces: Reachable, pins: Pins) -> Iterator[HookStatus]:
             # It has ended meanwhile.
             continue
         yield from examine(interfaces, pins)
-
-
-def _reason(folder: HookFolder, namespaces: Reachable, everything: bool) -> str | None:
-    """Return why a hook's pins are to go, None if they are to stay."""
-    if folder.is_dead:
-        return "pins of an interface that is gone, or of a command that was killed"
-    if everything:
-        return "pins of an interface that cannot be reached from here"
-    if folder.link is None and still_attached(folder, namespaces) == frozenset():
-        return "pins of a program that is on no interface any more"
-    return None
-
-
-def _is_hidden(folder: HookFolder, namespaces: Reachable) -> bool:
-    """Whether pins without a link are of no interface that is seen, and others are not seen."""
-    return folder.link is None and still_attached(folder, namespaces) is None
 
 
 def _release(folder: HookFolder) -> None:

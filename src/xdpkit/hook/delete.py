@@ -13,9 +13,10 @@ from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert
 from xdpkit.hook.holding import Holding, open_program, stand_in
 from xdpkit.hook.mode import Mode
+from xdpkit.hook.pins import HookFolder
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import Expected, expected_id, find_present, opened
-from xdpkit.hook.repair import repair
+from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.state import AttachedProgram, HookStatus, ProgramSummary
 from xdpkit.hook.writing import write_stand_in
 from xdpkit.interfaces import Interface
@@ -132,13 +133,15 @@ class Delete:
         with place.pins.locked(what, create=False) as has_pins:
             if has_pins:
                 repair(self.found.interface, place.pins, what)
+            else:
+                finish_leaving(self.found.interface, place.pins, what)
             found = place.look()
             present = find_present(found, wanted, place.pin_root, what)
             folder = place.pins.folder_of(found.interface) if has_pins else None
             with opened(present, found, self._expected, what) as (holding, compared, note):
                 link_id = holding.link_id
                 if revert_after is not None:
-                    self._stand_in(found, present, holding, compared, revert_after)
+                    self._stand_in(found, present, holding, compared, folder, revert_after)
                     return Detached(
                         found.interface, present.mode, present.program, link_id, tuple(notes)
                     )
@@ -160,6 +163,7 @@ class Delete:
         present: AttachedProgram,
         holding: Holding,
         compared: int | None,
+        folder: HookFolder | None,
         revert_after: float,
     ) -> None:
         """Exchange the program for one that lets all packets pass, until somebody confirms.
@@ -175,7 +179,7 @@ class Delete:
                 holding,
                 compared,
                 self.what,
-                partial(self._guarded, found.interface, present, compared, revert_after),
+                partial(self._guarded, found.interface, present, compared, folder, revert_after),
             )
 
     @contextlib.contextmanager
@@ -184,11 +188,19 @@ class Delete:
         interface: Interface,
         present: AttachedProgram,
         previous: int,
+        folder: HookFolder | None,
         revert_after: float,
         leaving: Fd,
     ) -> Iterator[None]:
         with Program(Fd.duplicate(leaving.fileno())) as program:
             record, _ = write_stand_in(program, interface, present, revert_after)
             revert.require_record(record, revert_after, self.what)
-            with revert.guarding(interface, self._place, program, record, previous):
+            with contextlib.ExitStack() as during:
+                during.enter_context(
+                    revert.guarding(interface, self._place, program, record, previous)
+                )
+                if folder is not None and folder.link is None:
+                    # By it, the pins are seen to be in use.
+                    pins = self._place.pins
+                    during.enter_context(pins.keeping((), folder.path, self.what, program=program))
                 yield

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import sys
 import syslog
 import time
@@ -56,16 +57,21 @@ def _tell_ready() -> None:
 def _wait(place: Place, program: Program, revert_at: int) -> None:
     """Wait for the time, or until there is nothing to undo any more.
 
-    Before the program is on the hook there is nothing to undo either, so that counts only once it
-    has been there.
+    Before the program is on the hook there is nothing to undo either; so that counts only when the
+    change has been made, or whoever was making it is dead. On a busy machine that can be later than
+    the time.
     """
-    was_there = False
-    while (left := revert_at - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) > 0:
+    is_made = False
+    while True:
         is_there = revert.find_pending(place.look(), program) is not None
-        if was_there and not is_there:
+        left = (revert_at - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
+        if (is_made and not is_there) or (left <= 0 and is_there):
             return
-        was_there = is_there
-        time.sleep(min(_LOOK_EVERY, left / 1e9))
+        pause = min(_LOOK_EVERY, left) if left > 0 else _LOOK_EVERY
+        if is_made:
+            time.sleep(pause)
+        else:
+            is_made = bool(select.select([sys.stdin], [], [], pause)[0])
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class ByLink:
             except (KernelRefused, MissingPrivilege) as error:
                 if error.errno != errno.EPERM or privilege.lacks((Capability.BPF,)):
                     raise
-                raise _exchanged(what) from error
+                raise exchanged(what) from error
 
     def drop(self, expected: int | None, what: str) -> None:
         # The kernel has no compare-and-detach for links.
@@ -175,7 +175,7 @@ def set_program(
             )
     except KernelRefused as error:
         if error.errno == errno.EEXIST and expected is not None:
-            raise _exchanged(what) from error
+            raise exchanged(what) from error
         raise explained(
             error, error.extack, interface, mode, verb, Via.NETLINK, what, heard=True
         ) from error
@@ -232,7 +232,8 @@ def explained(
     return KernelRefused(what, errno=number, cause=found.cause, remedy=found.remedy, extack=said)
 
 
-def _exchanged(what: str) -> HookBusy:
+def exchanged(what: str) -> HookBusy:
+    """Return the error for a program that went between the look and the change."""
     return HookBusy(
         what,
         cause="the program that was seen there is not there any more: another process changed the"
@@ -260,7 +261,7 @@ def holding_of(attached: AttachedProgram, interface: Interface, what: str) -> It
         assert attached.link_id is not None, "a link has an id"
         link = bpf.fd_by_id(ObjectKind.LINK, attached.link_id)
     if link is None:
-        raise _exchanged(what)
+        raise exchanged(what)
     with link:
         yield ByLink(link, interface, attached.mode)
 
@@ -287,7 +288,7 @@ def open_program(number: int, what: str) -> Fd:
             what, cause=f"program {number} has to be opened, but {error.cause}", remedy=error.remedy
         ) from error
     if program is None:
-        raise _exchanged(what)
+        raise exchanged(what)
     return program
 
 

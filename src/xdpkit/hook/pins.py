@@ -339,7 +339,7 @@ class Pins:
             program: the program that they are for, if another than our link will hold it.
         """
         pins: dict[str, Map | Program] = {f"{_MAP}{each.id}": each for each in maps}
-        if pins and program is not None:
+        if program is not None:
             pins[f"{_PROGRAM}{program.id}"] = program
         with contextlib.ExitStack() as undo:
             if pins:

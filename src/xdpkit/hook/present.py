@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 
 from xdpkit.errors import HookBusy, MissingPrivilege, UsageError
-from xdpkit.hook.holding import ByLink, Holding, hidden, holding_of, open_program
+from xdpkit.hook.holding import ByLink, Holding, exchanged, hidden, holding_of, open_program
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, removal
@@ -50,6 +50,8 @@ def find_present(
             return program
     if attached[0].via is None:
         raise hidden(attached[0], what)
+    if attached[0].program.name is None:
+        raise exchanged(what)
     raise _not_ours(attached[0], found, pin_root, what)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 
-from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
+from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, UsageError
 from xdpkit.hook import pins as pinned
+from xdpkit.hook.holding import holding_of, open_program
 from xdpkit.hook.looking import examine
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import HookFolder, Pins, ids_on
-from xdpkit.hook.state import LEAVING, AttachedProgram
-from xdpkit.interfaces import Interface, list_all
+from xdpkit.hook.state import LEAVING
+from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.interfaces.namespaces import Reachable, reachable
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
@@ -29,6 +30,8 @@ def repair(interface: Interface, pins: Pins, what: str) -> None:
     Where the kernel does not let this process look up programs (without CAP_SYS_ADMIN), what only
     they can tell is left for somebody who may.
     """
+    if finish_leaving(interface, pins, what):
+        interface = resolve(interface.index, netns=interface.netns)
     for folder in pins.folders():
         present: frozenset[int] | None = None
         if folder.serves(interface):
@@ -37,7 +40,6 @@ def repair(interface: Interface, pins: Pins, what: str) -> None:
             # The program may have moved away with the interface that was here.
             present = still_attached(folder)
         repair_folder(folder, present)
-    finish_leaving(interface, pins, what)
 
 
 def still_attached(folder: HookFolder, places: Reachable | None = None) -> frozenset[int] | None:
@@ -105,20 +107,23 @@ def _repair_around(folder: HookFolder, kept: frozenset[int]) -> None:
     pinned.unpin(folder.path, maps=folder.maps - used, programs=folder.programs - kept)
 
 
-def finish_leaving(interface: Interface, pins: Pins, what: str) -> None:
-    """Detach a stand-in whose link is not pinned here."""
+def finish_leaving(interface: Interface, pins: Pins, what: str) -> bool:
+    """Take off what stands in for a program that was being detached; return whether it was there.
+
+    Raises:
+        KernelRefused: the kernel or the driver refused.
+    """
     (found,) = examine([interface], pins)
-    for attached in found.attached:
-        if attached.is_leaving and attached.via is Via.LINK and attached.link_id is not None:
-            _detach(attached, what)
-
-
-def _detach(attached: AttachedProgram, what: str) -> None:
-    assert attached.link_id is not None, "it is held by a link"
-    link = bpf.fd_by_id(ObjectKind.LINK, attached.link_id)
-    if link is not None:
-        with link:
-            bpf.link_detach(link.fileno(), what=what)
+    leaving = [attached for attached in found.attached if attached.is_leaving]
+    for attached in leaving:
+        # Somebody else may be as quick.
+        with contextlib.suppress(HookBusy), holding_of(attached, interface, what) as holding:
+            if attached.via is Via.LINK:
+                holding.drop(None, what)
+                continue
+            with open_program(attached.program.id, what) as program:
+                holding.drop(program.fileno(), what)
+    return bool(leaving)
 
 
 def _waits_for_confirmation(program: int, folder: HookFolder) -> bool:

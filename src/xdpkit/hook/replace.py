@@ -192,7 +192,7 @@ class Replace:
             if kept and folder is None:
                 pins.vacate(found.interface, what)
             home = folder.path if folder is not None else pins.home_of(found.interface)
-            is_held_elsewhere = folder is None or folder.link is None
+            is_held_elsewhere = bool(kept) and (folder is None or folder.link is None)
             with (
                 revert.guarding(self.interface, self._place, loaded, record, compared),
                 pins.keeping(kept, home, what, program=loaded if is_held_elsewhere else None),

@@ -23,7 +23,7 @@ from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook.holding import holding_of, open_program
 from xdpkit.hook.place import Place
-from xdpkit.hook.repair import repair
+from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.state import LEAVING, AttachedProgram, HookStatus
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import netns, privilege
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 READY = b"ready"
 """What the guard writes when it has begun to wait."""
+MADE = b"made"
+"""What is written to the guard when the change has been made."""
 
 _LONGEST = 7 * 24 * 3600.0
 # The guard finds this very xdpkit, wherever it begins.
@@ -83,12 +85,17 @@ def guarding(
         yield
         return
     guard = _start(interface, place, program, record, previous)
-    try:
-        yield
-    except BaseException:
-        guard.kill()
-        guard.wait()
-        raise
+    assert guard.stdin is not None, "it was asked for"
+    with guard.stdin as told:
+        try:
+            yield
+        except BaseException:
+            guard.kill()
+            guard.wait()
+            raise
+        # However late it is: from now on there is something to undo.
+        with contextlib.suppress(BrokenPipeError):
+            told.write(MADE)
     # It outlives this process on purpose, which the destructor would complain about.
     guard.returncode = 0
 
@@ -133,7 +140,8 @@ def _start(
         try:
             guard = subprocess.Popen(
                 [sys.executable, "-P", "-m", "xdpkit.hook.guard", json.dumps(task)],
-                stdin=subprocess.DEVNULL,
+                bufsize=0,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=descriptors,
@@ -146,7 +154,7 @@ def _start(
     assert guard.stdout is not None, "it was asked for"
     with guard.stdout as stdout:
         if stdout.read(len(READY)) != READY:
-            guard.wait()
+            guard.communicate()
             raise RequirementUnmet(what, cause=f"it ended at once, with status {guard.returncode}")
     return guard
 
@@ -211,12 +219,8 @@ def confirm(place: Place) -> AttachedProgram:
                 settled = replace(present.record.record, revert_at=0, reverts_to=0)
                 records.edit(program.fileno(), present.record, settled)
                 if present.program.name == LEAVING:
-                    folder = pins.folder_of(found.interface) if has_pins else None
-                    with holding_of(present, found.interface, what) as holding:
-                        holding.drop(program.fileno(), what)
-                    if folder is not None and folder.keeps(present.program.id):
-                        pinned.remove(folder.path)
-                elif has_pins:
-                    repair(found.interface, pins, what)
+                    finish_leaving(found.interface, pins, what)
+                if has_pins:
+                    repair(place.resolve(), pins, what)
             return present
     raise UsageError(what, cause="no change on it waits to be confirmed")
