@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         VerifierError,
         XdpkitError,
     )
-
     from xdpkit.hook import Hook, Mode, Via, XdpProg, attach, clean, detach, status
     from xdpkit.hook.check import check
     from xdpkit.kernel import Collection, Map, Program, load, load_all

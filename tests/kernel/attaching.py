@@ -9,6 +9,7 @@ import itertools
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,22 +60,33 @@ def raw_program(name: str) -> Fd:
     return bpf.prog_load(new, what="load a foreign program")
 
 
+def link_of(loaded: Fd, veth: Veth) -> Fd:
+    """Attach a loaded program by a link that is not xdpkit's; return the link."""
+    with entered(veth.netns):
+        return bpf.link_create(loaded.fileno(), veth.interface.index, AttachType.XDP)
+
+
 @contextlib.contextmanager
 def foreign_link(veth: Veth, *, name: str = "foreign") -> Iterator[int]:
     """Attach a program by a link that is not xdpkit's; yield the link's id."""
-    with entered(veth.netns), raw_program(name) as loaded:
-        link = bpf.link_create(loaded.fileno(), veth.interface.index, AttachType.XDP)
+    with raw_program(name) as loaded:
+        link = link_of(loaded, veth)
     with link:
         yield int(bpf.link_info(link.fileno()).id)
 
 
-def attach_by_netlink(veth: Veth) -> None:
-    """Attach a program natively as ``ip link set dev … xdp`` does."""
-    with raw_program("foreign") as loaded, rtnetlink(veth.netns) as connection:
-        connection.link("set", ifname=veth.name, xdp_fd=loaded.fileno())
+def attach_by_netlink(veth: Veth, loaded: Fd | xdpkit.Program | None = None) -> None:
+    """Attach a program natively as ``ip link set dev … xdp`` does; None: one of its own."""
+    with contextlib.ExitStack() as resources:
+        given = loaded or resources.enter_context(raw_program("foreign"))
+        connection = resources.enter_context(rtnetlink(veth.netns))
+        connection.link("set", ifname=veth.name, xdp_fd=given.fileno())
 
 
 def on_hook(veth: Veth, pin_root: str = BPFFS) -> AttachedProgram | None:
-    """Return what is attached to the interface, None for nothing."""
+    """Return what is attached to the interface, None for nothing.
+
+    Without the processes that hold its link: whoever lists the links holds each for an instant.
+    """
     (found,) = status(iface=veth.name, netns=veth.netns, pin_root=pin_root)
-    return found.attached[0] if found.attached else None
+    return replace(found.attached[0], holders=()) if found.attached else None

@@ -86,6 +86,15 @@ def make_veth(netns: str, peer_netns: str | None = None, *, queues: int = 4) -> 
     return Veth(name, netns, peer, peer_netns)
 
 
+def swap_names(one: Veth, other: Veth) -> None:
+    """Give two interfaces of a namespace each other's name, and leave them down."""
+    first, second = one.interface.index, other.interface.index
+    with rtnetlink(one.netns) as connection:
+        for index, name in ((first, f"{one.name}s"), (second, one.name), (first, other.name)):
+            connection.link("set", index=index, state="down")
+            connection.link("set", index=index, ifname=name)
+
+
 @pytest.fixture
 def netns() -> Iterator[str]:
     """The name of a network namespace of the test's own."""

@@ -14,12 +14,13 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import xdpkit
-from tests.kernel.attaching import attach_by_netlink, foreign_link, on_hook
+from tests.kernel.attaching import attach_by_netlink, foreign_link, on_hook, program
 from tests.kernel.net import Veth, rtnetlink
 from tests.kernel.process import shipped, xdpkit_command
 from tests.kernel.transcript import Transcript, messages_of
-from xdpkit.cli.app import cli
-from xdpkit.hook import Hook, Mode, Via
+from xdpkit.cli.app import cli, execute
+from xdpkit.hook import Delete, Hook, Mode, Via
+from xdpkit.hook.delete import Detached
 from xdpkit.hook.state import LEAVING
 
 Golden = Callable[[str, str], None]
@@ -144,6 +145,44 @@ def test_a_dry_run_is_refused_as_the_change_would_be(shell: Transcript, veth: Ve
     with foreign_link(veth):
         assert shell.run("attach", demo, "--dry-run").status == 5
         assert shell.run("replace", demo, "--dry-run").status == 5
+
+
+def test_what_was_detached_is_told_although_it_came_after_the_first_look(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = xdpkit.read(shipped("demo.o")).programs["firewall"]
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    real = Delete.apply
+
+    def after_another(change: Delete, **arguments: float | None) -> Detached:
+        hook.add(spec).close()
+        return real(change, **arguments)
+
+    monkeypatch.setattr(Delete, "apply", after_another)
+    assert execute(["-n", veth.netns, "detach", veth.name, "--pin-root", pin_root]) == 0
+
+    assert capsys.readouterr().out.startswith(f"detached firewall from {veth.name}\n")
+
+
+def test_a_dry_run_is_refused_where_maps_could_not_be_kept(
+    shell: Transcript, tmp_path: Path
+) -> None:
+    source = program("program_array.c", "constant_slot").object.path
+    where = ["--program", "constant_slot", "--netlink", "--force", "--pin-root", tmp_path]
+    for more in (["--dry-run"], []):
+        assert shell.run("attach", source, *where, *more).status == 3
+
+
+def test_a_change_of_an_oddly_named_interface_is_confirmed_as_it_says(
+    veth: Veth, pin_root: str
+) -> None:
+    with rtnetlink(veth.netns) as connection:
+        connection.link("set", index=veth.interface.index, ifname="-odd")
+    here = ["-n", veth.netns, "--pin-root", pin_root]
+    done = xdpkit_command("attach", *here, "--revert-after", "1h", "--", "-odd", shipped("demo.o"))
+    command = done.output.rpartition("unless confirmed: xdpkit ")[2]
+    assert xdpkit_command(*command.split()).status == 0
+    assert xdpkit_command("detach", *here, "--", "-odd").status == 0
 
 
 def test_json_has_the_plan_of_a_dry_run(shell: Transcript, veth: Veth, pin_root: str) -> None:

@@ -132,7 +132,6 @@ CASES = {
         mount -t tmpfs tmpfs /proc
         {_ALL_THREE}
         show xdpkit -n $NAME status
-        show {_ATTACH} --revert-after 60s
         """,
         since=(5, 14),
     ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from xdpkit.interfaces import Watch, device_of, resolve, watch
 from xdpkit.syscalls import ethtool, genetlink, netdev
 from xdpkit.syscalls.ethtool import Channels
 from xdpkit.syscalls.netlink import NetlinkSocket
-from xdpkit.syscalls.netns import entered
+from xdpkit.syscalls.netns import entered, nsenter
 from xdpkit.uapi.bpf import XdpAction
 from xdpkit.uapi.if_link import RTNLGRP_LINK
 from xdpkit.uapi.netdev import XdpAct
@@ -146,6 +147,36 @@ def test_an_interface_that_is_not_there_is_a_mistake_of_the_caller(netns: str) -
         device_of("no-such-device", netns=netns)
     with pytest.raises(UsageError, match="the modes are"):
         device_of("lo", mode="fast", netns=netns)
+
+
+def put_right(veth: Veth, name: str, *, by: str = "") -> str:
+    """Do what the remedy for a precondition says, which then holds; return its words."""
+    before = condition(device_of(veth.name, netns=veth.netns), name)
+    words, _, command = str(before.remedy).partition(": ")
+    subprocess.run(f"{by}{command}", shell=True, check=True)
+    after = condition(device_of(veth.name, netns=veth.netns), name)
+    assert (before.answer, after.answer) == (NO, YES)
+    return words
+
+
+def test_the_remedies_for_a_veths_peer_are_commands_that_work(veth: Veth) -> None:
+    with rtnetlink(veth.netns) as connection:
+        connection.link("set", ifname=veth.peer, mtu=9000)
+    assert put_right(veth, "mtu") == "lower the peer's MTU"
+
+    subprocess.run(f"{nsenter(veth.netns)}ethtool -L {veth.name} rx 2", shell=True, check=True)
+    assert put_right(veth, "queues") == "reduce the peer's queues"
+
+
+def test_the_remedy_for_a_peer_elsewhere_is_a_command_for_its_namespace(netns: str) -> None:
+    with namespace() as elsewhere:
+        veth = make_veth(netns, elsewhere)
+        with rtnetlink(elsewhere) as connection:
+            connection.link("set", ifname=veth.peer, mtu=9000)
+
+        words = put_right(veth, "mtu", by=nsenter(elsewhere))
+
+    assert words == "lower the peer's MTU, in its namespace"
 
 
 def test_a_peer_in_another_namespace_is_seen(netns: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,11 +24,11 @@ from tests.kernel.attaching import (
     program,
     raw_program,
 )
-from tests.kernel.net import Veth, make_veth, rtnetlink
+from tests.kernel.net import Veth, make_veth, rtnetlink, swap_names
 from tests.kernel.test_dispatcher import fake
-from xdpkit import Mode
-from xdpkit.errors import HookBusy, KernelRefused, UsageError
-from xdpkit.hook import Owner, Via
+from xdpkit import Hook, Mode
+from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet, UsageError
+from xdpkit.hook import Add, Owner, Via
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.netns import entered
 from xdpkit.uapi.bpf import AttachType, Cmd
@@ -222,7 +223,7 @@ def test_libxdps_dispatcher_is_recognised(veth: Veth) -> None:
     with link, pytest.raises(HookBusy, match="libxdp's dispatcher") as caught:
         xdpkit.attach(veth.name, program(), netns=veth.netns)
 
-    assert f"xdp-loader unload {veth.name} --all" in str(caught.value.remedy)
+    assert f"xdp-loader unload --all {veth.name}" in str(caught.value.remedy)
 
 
 def test_who_comes_first_between_the_check_and_the_attach_is_named(
@@ -361,3 +362,127 @@ def test_two_programs_of_the_same_name_are_two(veth: Veth) -> None:
         assert one.link_id != other.link_id
         assert veth.interface.xdp.native == one.program.id
         assert peer.interface.xdp.native == other.program.id
+
+
+def test_modes_ways_and_policies_are_taken_by_name(veth: Veth) -> None:
+    with xdpkit.attach(
+        veth.name,
+        program(),
+        netns=veth.netns,
+        mode=["generic", Mode.NATIVE],
+        via="netlink",
+        policy="strict",
+    ) as attached:
+        assert (attached.mode, attached.via) == (Mode.GENERIC, Via.NETLINK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ({"mode": 5}, "the modes are native, generic, offload"),
+        ({"mode": [None]}, "the modes are native, generic, offload"),
+        ({"via": "glue"}, "a link or netlink holds it"),
+        ({"via": 5}, "a link or netlink holds it"),
+        ({"policy": "stern"}, "the policies are strict, default, report"),
+        ({"cookie": "5"}, "a cookie is a number of 64 bits"),
+        ({"revert_after": "5s"}, "a number of seconds, not '5s'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    veth: Veth, pin_root: str, arguments: dict[str, Any], cause: str
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+
+    with pytest.raises(UsageError, match=re.escape(cause)):
+        hook.add(program(), **arguments)
+
+    assert on_hook(veth, pin_root) is None
+
+
+def test_a_folder_for_pins_can_be_a_path(veth: Veth, pin_root: str) -> None:
+    hook = Hook(veth.name, netns=Path("/run/netns", veth.netns), pin_root=Path(pin_root))
+
+    with hook.add(program()) as attached:
+        assert str(attached.pinned).startswith(f"{pin_root}/xdpkit/")
+    hook.delete()
+
+
+@pytest.mark.parametrize("mode", ["offload,native", "native,offload"])
+def test_each_mode_is_held_by_what_can_hold_it(veth: Veth, pin_root: str, mode: str) -> None:
+    place = Hook(veth.name, netns=veth.netns, pin_root=pin_root).place
+    assert Add(place, program(), mode=mode).via is Via.LINK
+
+    forced = Add(place, program(), mode=mode, force=True)
+    assert forced.via is (Via.NETLINK if mode.startswith("offload") else Via.LINK)
+    with forced.apply() as attached:
+        assert (attached.mode, attached.via) == (Mode.NATIVE, Via.LINK)
+        assert attached.pinned is not None
+        assert attached.record is not None
+        assert attached.record.via is Via.LINK
+        attached.detach()
+
+
+def test_a_link_for_the_nic_is_refused_among_other_modes(veth: Veth) -> None:
+    with pytest.raises(UsageError, match="no link holds a program on the NIC"):
+        xdpkit.attach(veth.name, program(), netns=veth.netns, mode="native,offload", via=Via.LINK)
+
+
+def refuse_pin(_: object) -> int:
+    return -errno.ENOSPC
+
+
+def test_no_other_mode_is_taken_for_a_reason_that_is_not_the_mode(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    with monkeypatch.context() as failing:
+        spoil(failing, Cmd.OBJ_PIN, refuse_pin)
+        with pytest.raises(KernelRefused):
+            hook.add(program(), mode="native,generic")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "no process could be started")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("xdpkit.hook.revert.subprocess.Popen", fail)
+        with pytest.raises(KernelRefused, match="no process could be started"):
+            hook.add(program(), mode="native,generic", revert_after=60)
+
+    assert on_hook(veth, pin_root) is None
+
+
+def test_a_dry_run_refuses_maps_that_could_not_be_kept(veth: Veth, tmp_path: Path) -> None:
+    jumping = program("program_array.c", "constant_slot")
+    place = Hook(veth.name, netns=veth.netns, pin_root=tmp_path).place
+
+    with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+        Add(place, jumping, via=Via.NETLINK, force=True)
+
+    assert "--netlink" not in str(caught.value.remedy)
+    assert Add(place, program(), via=Via.NETLINK).via is Via.NETLINK
+    assert Add(place, jumping, via=Via.NETLINK, pin=False, force=True).via is Via.NETLINK
+
+
+def test_an_attach_that_was_prepared_follows_its_interface_and_not_the_name(
+    veth: Veth, pin_root: str
+) -> None:
+    other = make_veth(veth.netns)
+    prepared = Add(Hook(veth.name, netns=veth.netns, pin_root=pin_root).place, program())
+    swap_names(veth, other)
+
+    with prepared.apply() as attached:
+        assert attached.interface.index == prepared.interface.index
+        assert on_hook(veth, pin_root) is None
+        assert on_hook(other, pin_root) is not None
+        attached.detach()
+
+
+def test_who_keeps_a_program_after_its_block_keeps_no_record_of_it(veth: Veth) -> None:
+    with xdpkit.load(program()) as loaded:
+        with xdpkit.attach(veth.name, loaded, netns=veth.netns) as attached:
+            assert attached.record is not None
+        attach_by_netlink(veth, loaded)
+        found = on_hook(veth)
+
+    assert found is not None
+    assert (found.record, found.owner) == (None, Owner.UNKNOWN)

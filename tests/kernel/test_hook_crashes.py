@@ -117,7 +117,7 @@ class Scene:
         for used in present.program.maps:
             with xdpkit.Map.from_id(used.id) as opened:
                 if opened.type == MapType.PROG_ARRAY:
-                    arrays.add(f"map-{used.id}")
+                    arrays.add(f"map-{present.program.id}-{used.id}")
         holder = "link" if present.via is Via.LINK else f"program-{present.program.id}"
         expected = {holder, *arrays} if arrays or present.via is Via.LINK else set()
         assert list(folders.values()) == ([expected] if expected else [])
@@ -353,7 +353,7 @@ def test_a_clean_that_is_killed_is_finished_by_the_next(
         orphan.mkdir(0o700)
         with xdpkit.load(spec_of("constant_slot")) as loaded:
             for each in loaded.maps.values():
-                each.pin(orphan / f"map-{each.id}")
+                each.pin(orphan / f"map-{loaded.id}-{each.id}")
 
     deaths(
         scene,

@@ -120,7 +120,7 @@ def test_a_pin_root_that_is_not_there_is_refused(veth: Veth, tmp_path: Path) -> 
     with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
         attach_pinned(veth, str(tmp_path / "missing"))
 
-    assert caught.value.remedy is None
+    assert caught.value.remedy == "name one: --pin-root; or attach without pins: --netlink"
 
 
 def test_a_link_that_moved_away_with_its_interface_makes_room(veth: Veth, pin_root: str) -> None:
@@ -188,7 +188,11 @@ def test_a_pinned_programs_tail_calls_outlive_the_process(veth: Veth, pin_root: 
     with xdpkit.attach(name, spec, pin=True, netns=veth.netns, pin_root=pin_root, force=True) as it:
         held = dict(it.maps[array])
         number = it.maps[array].id
-        arrays = {f"map-{each.id}" for each in it.maps.values() if each.type == MapType.PROG_ARRAY}
+        arrays = {
+            f"map-{it.program.id}-{each.id}"
+            for each in it.maps.values()
+            if each.type == MapType.PROG_ARRAY
+        }
         link = it.pinned
     assert held
     assert link is not None
@@ -222,3 +226,52 @@ def test_the_pins_of_an_attach_that_was_killed_are_swept(veth: Veth, pin_root: s
     xdpkit.attach(veth.name, program(), pin=True, netns=veth.netns, pin_root=pin_root).close()
     assert not hook.exists()
     xdpkit.detach(veth.name, netns=veth.netns, pin_root=pin_root)
+
+
+def test_what_nobody_of_us_made_is_no_obstacle_and_is_told(veth: Veth, pin_root: str) -> None:
+    attach_pinned(veth, pin_root)
+    folder = Path(pin_root, "xdpkit")
+    (folder / "1-4").mkdir(0o700)
+    (folder / "1-4" / "link").mkdir()
+    (folder / "1-5").symlink_to(folder / "1-4")
+    with xdpkit.load(program()) as loaded:
+        loaded.pin(folder / "1-6")
+
+    told = {each.path: each.error for each in xdpkit.clean(pin_root=pin_root)}
+
+    assert set(told) == {str(folder / name) for name in ("1-4", "1-5", "1-6")}
+    assert told[str(folder / "1-5")] == told[str(folder / "1-6")] == "it is not a folder"
+    assert str(told[str(folder / "1-4")]).startswith("its pins cannot be read")
+    detach(veth.name, netns=veth.netns, pin_root=pin_root)
+    assert on_hook(veth, pin_root) is None
+
+
+def test_a_lock_that_is_held_too_long_is_told(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach_pinned(veth, pin_root)
+    monkeypatch.setattr("xdpkit.hook.pins._PATIENCE", 0.01)
+    folder = os.open(f"{pin_root}/xdpkit", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(HookBusy, match="another process has held the lock on") as caught:
+            detach(veth.name, netns=veth.netns, pin_root=pin_root)
+    finally:
+        os.close(folder)
+    assert caught.value.remedy == f"see which: fuser -v {pin_root}/xdpkit"
+    detach(veth.name, netns=veth.netns, pin_root=pin_root)
+
+
+def test_a_mount_over_a_folder_with_something_in_it_is_no_remedy(
+    veth: Veth, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+        attach_pinned(veth, str(tmp_path))
+    assert caught.value.remedy == "name one: --pin-root; or attach without pins: --netlink"
+
+
+def test_a_root_that_is_no_folder_is_not_to_be_removed(veth: Veth) -> None:
+    with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+        detach(veth.name, netns=veth.netns, pin_root="/dev/null")
+    assert caught.value.remedy == "name one: --pin-root"

@@ -259,8 +259,9 @@ def test_an_interface_that_gets_the_index_of_one_that_is_gone_starts_anew(
 def test_exactly_what_is_orphaned_is_cleaned(site: Site, veth: Veth) -> None:
     by_link, by_netlink, gone = veth, make_veth(site.here), make_veth(site.there)
     hooks = [site.added(by_link), site.added(by_netlink, Via.NETLINK)]
+    before = site.folders()
     site.added(gone)
-    orphan = site.folders()[-1]
+    (orphan,) = set(site.folders()) - set(before)
     remove(gone)
     dead, empty, not_ours = (Path(site.pin_root, "xdpkit", name) for name in ("7-7", "8-8", "ours"))
     for folder in (dead, empty, not_ours):

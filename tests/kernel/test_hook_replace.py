@@ -8,19 +8,29 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import xdpkit
-from tests.kernel.attaching import attach_by_netlink, foreign_link, program, raw_program
+from tests.kernel.attaching import (
+    attach_by_netlink,
+    foreign_link,
+    link_of,
+    on_hook,
+    program,
+    raw_program,
+)
 from tests.kernel.compiled import read, returning
 from tests.kernel.killing import wait_until
-from tests.kernel.net import Veth, rtnetlink
+from tests.kernel.net import Veth, make_veth, namespace, rtnetlink, swap_names
+from tests.kernel.process import xdpkit_command
 from xdpkit import Hook, Mode
-from xdpkit.errors import HookBusy, UsageError
+from xdpkit.errors import HookBusy, RequirementUnmet, UsageError
 from xdpkit.hook import Add, AttachedProgram, Delete, Owner, Replace, Via, XdpProg
-from xdpkit.hook.holding import ByLink, ByNetlink
+from xdpkit.hook.holding import ByLink, ByNetlink, is_held_by_link
 from xdpkit.syscalls import bpf
+from xdpkit.syscalls.netns import path_of
 from xdpkit.uapi.bpf import MapType, XdpAction
 
 pytestmark = pytest.mark.needs("bpf-link-xdp")
@@ -237,7 +247,8 @@ def test_program_arrays_are_kept_as_long_as_they_are_used(
 
     def arrays(attached: XdpProg) -> set[str]:
         found = attached.maps.values()
-        return {f"map-{each.id}" for each in found if each.type == MapType.PROG_ARRAY}
+        program_id = attached.program.id
+        return {f"map-{program_id}-{each.id}" for each in found if each.type == MapType.PROG_ARRAY}
 
     with hook.add(jumping(), via=via, force=True) as first:
         of_first = arrays(first)
@@ -428,3 +439,279 @@ def test_an_interface_that_is_gone_is_named(hook: Hook, veth: Veth) -> None:
         prepared.apply()
     with pytest.raises(UsageError, match="has no such interface"):
         hook.replace(named("other"))
+
+
+def test_a_change_that_was_prepared_follows_its_interface_and_not_the_name(
+    hook: Hook, veth: Veth, pin_root: str
+) -> None:
+    other = make_veth(veth.netns)
+    there = Hook(other.name, netns=veth.netns, pin_root=pin_root)
+    hook.add(named("one")).close()
+    there.add(named("one")).close()
+    replace, delete = Replace(hook.place, named("other")), Delete(hook.place)
+    swap_names(veth, other)
+
+    replace.apply().close()
+    assert (present(hook).program.name, present(there).program.name) == ("one", "other")
+    assert delete.apply().interface.index == delete.found.interface.index
+    assert (present(hook).program.name, there.status().attached) == ("one", ())
+
+
+def test_a_change_that_was_prepared_in_another_namespace_of_the_same_name_is_refused(
+    veth: Veth, pin_root: str, tmp_path: Path
+) -> None:
+    name = tmp_path / "namespace"
+    name.symlink_to(path_of(veth.netns))
+    hook = Hook(veth.name, netns=name, pin_root=pin_root)
+    add = Add(hook.place, named("one"))
+    hook.add(named("one")).close()
+    replace, delete = Replace(hook.place, named("other")), Delete(hook.place)
+    with namespace() as elsewhere:
+        twin = make_veth(elsewhere)
+        assert twin.interface.index == veth.interface.index
+        name.unlink()
+        name.symlink_to(path_of(elsewhere))
+        for change in (add, replace, delete):
+            with pytest.raises(UsageError, match="seen in another network namespace"):
+                change.apply()
+        assert on_hook(twin, pin_root) is None
+    name.unlink()
+    name.symlink_to(path_of(veth.netns))
+    assert delete.apply().program.name == "one"
+
+
+def test_the_program_of_another_hook_that_is_expected_here_is_replaced_here(
+    hook: Hook, veth: Veth, pin_root: str
+) -> None:
+    other = make_veth(veth.netns)
+    there = Hook(other.name, netns=veth.netns, pin_root=pin_root)
+    with xdpkit.load(named("one")) as loaded, there.add(loaded, pin=False) as elsewhere:
+        hook.add(loaded).close()
+
+        with hook.replace(named("other"), expected=elsewhere) as replaced:
+            assert not replaced.is_for_a_block
+        assert (present(hook).program.name, present(there).program.name) == ("other", "one")
+
+        hook.replace(loaded).close()
+        hook.delete(expected=elsewhere)
+        assert (hook.status().attached, present(there).program.name) == ((), "one")
+        assert elsewhere.link is not None
+
+
+@pytest.fixture
+def twin(veth: Veth) -> Iterator[Veth]:
+    """An interface with the same index in another namespace."""
+    with namespace() as elsewhere:
+        twin = make_veth(elsewhere)
+        assert twin.interface.index == veth.interface.index
+        yield twin
+
+
+def test_a_link_of_another_namespace_is_not_taken_for_what_netlink_holds(
+    veth: Veth, twin: Veth, pin_root: str
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    with raw_program("foreign") as loaded, link_of(loaded, twin):
+        attach_by_netlink(veth, loaded)
+        number = present(hook).program.id
+        for change in (hook.delete, partial(hook.add, named("one"))):
+            with pytest.raises(HookBusy, match=r"in native mode, by netlink") as caught:
+                change()
+            assert f"ip link set dev {veth.name} xdpdrv off" in str(caught.value.remedy)
+            assert "bpftool" not in str(caught.value.remedy)
+
+        with hook.replace(named("one"), expected=number) as replaced:
+            assert (replaced.via, replaced.link_id, replaced.notes) == (Via.NETLINK, None, ())
+        on_twin = on_hook(twin, pin_root)
+        assert on_twin is not None
+        assert on_twin.program.id == number
+        assert hook.delete().link_id is None
+
+
+def test_netlinks_program_is_not_kept_by_a_link_that_was_pinned_in_another_namespace(
+    veth: Veth, twin: Veth, pin_root: str
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    there = Hook(twin.name, netns=twin.netns, pin_root=pin_root)
+    with xdpkit.load(named("one")) as loaded:
+        there.add(loaded).close()
+        attach_by_netlink(veth, loaded)
+        with pytest.raises(HookBusy, match="xdpkit did not attach what is there"):
+            hook.delete()
+
+        detached = hook.delete(expected=loaded.id)
+
+    assert (detached.link_id, hook.status().attached) == (None, ())
+    assert present(there).pinned is not None
+    there.delete()
+
+
+def test_links_that_the_kernel_does_not_tell_apart_are_left_alone(
+    veth: Veth, twin: Veth, pin_root: str
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    with (
+        raw_program("foreign") as loaded,
+        link_of(loaded, veth) as here,
+        link_of(loaded, twin) as there,
+    ):
+        number = bpf.prog_info(loaded.fileno())[0].id
+        for change in (hook.delete, partial(hook.replace, named("one"))):
+            with pytest.raises(HookBusy, match="the kernel does not tell which") as caught:
+                change(expected=number)
+        for link in (here, there):
+            assert str(bpf.link_info(link.fileno()).id) in caught.value.cause
+        assert "bpftool link detach id N" in str(caught.value.remedy)
+        assert {found and found.program.id for found in map(on_hook, (veth, twin))} == {number}
+
+
+def test_who_holds_one_of_several_links_that_fit_changes_by_that(
+    veth: Veth, twin: Veth, pin_root: str
+) -> None:
+    with (
+        xdpkit.load(named("one")) as loaded,
+        xdpkit.attach(twin.name, loaded, netns=twin.netns) as there,
+        xdpkit.attach(veth.name, loaded, netns=veth.netns, pin_root=pin_root) as here,
+        here.replace(named("other")) as replaced,
+    ):
+        assert replaced.link_id != there.link_id
+        on_twin = on_hook(twin)
+        assert on_twin is not None
+        assert on_twin.program.id == loaded.id
+
+
+def test_whether_a_link_holds_a_hook_is_asked_without_a_change(veth: Veth) -> None:
+    def asked() -> bool:
+        before = veth.interface.xdp
+        answer = is_held_by_link(veth.interface, Mode.NATIVE, "ask")
+        assert veth.interface.xdp == before
+        return answer
+
+    assert not asked()
+    with foreign_link(veth):
+        assert asked()
+        assert not is_held_by_link(veth.interface, Mode.GENERIC, "ask")
+    wait_until(lambda: not veth.interface.xdp)
+    attach_by_netlink(veth)
+    assert not asked()
+
+
+def test_a_replacement_whose_maps_could_not_be_kept_is_refused_at_once(
+    veth: Veth, pin_root: str, tmp_path: Path
+) -> None:
+    elsewhere = Hook(veth.name, netns=veth.netns, pin_root=tmp_path)
+    with elsewhere.add(named("one"), via=Via.NETLINK, pin=False) as attached:
+        with pytest.raises(RequirementUnmet, match="is not a BPF file system") as caught:
+            Replace(elsewhere.place, jumping(), force=True)
+        assert "--netlink" not in str(caught.value.remedy)
+        assert present(elsewhere).program.id == attached.program.id
+        # What is for a block holds its maps itself.
+        attached.replace(jumping(), force=True).detach()
+
+
+def test_a_prepared_change_that_comes_too_late_leaves_the_newcomers_maps(
+    hook: Hook, pin_root: str
+) -> None:
+    hook.add(jumping(), via=Via.NETLINK, force=True).close()
+    prepared = Replace(hook.place, named("one"))
+    hook.replace(jumping(), force=True).close()
+    before = sorted(Path(pin_root).rglob("*"))
+
+    with pytest.raises(HookBusy, match="is expected, but there is"):
+        prepared.apply()
+
+    assert sorted(Path(pin_root).rglob("*")) == before
+
+
+@ways
+@pytest.mark.parametrize("verb", ["replace", "delete"])
+def test_a_program_that_lives_on_keeps_no_record_of_the_hook_that_it_left(
+    hook: Hook, veth: Veth, via: Via, verb: str
+) -> None:
+    with xdpkit.load(named("one")) as loaded:
+        hook.add(loaded, via=via, cookie=7).close()
+        if verb == "replace":
+            hook.replace(named("other")).close()
+        hook.delete()
+        attach_by_netlink(veth, loaded)
+
+        assert (present(hook).record, present(hook).owner) == (None, Owner.UNKNOWN)
+        hook.delete(expected=loaded)
+
+
+def test_a_program_that_replaces_itself_keeps_its_record(hook: Hook) -> None:
+    with xdpkit.load(named("one")) as loaded:
+        hook.add(loaded, cookie=7).close()
+        hook.replace(loaded, cookie=8).close()
+
+    found = present(hook).record
+    assert found is not None
+    assert found.record.cookie == 8
+
+
+@ways
+def test_what_holds_a_replacement_is_known(hook: Hook, via: Via) -> None:
+    with hook.add(named("one"), via=via) as first, hook.replace(named("other")) as second:
+        assert second.link_id == first.link_id == present(hook).link_id
+
+
+def test_only_of_somebody_elses_link_it_is_said_that_they_may_let_go(
+    hook: Hook, veth: Veth
+) -> None:
+    attach_by_netlink(veth)
+    with hook.replace(named("one"), expected=present(hook).program.id) as replaced:
+        assert replaced.notes == ()
+    hook.delete()
+    with (
+        foreign_link(veth),
+        hook.open() or pytest.fail("empty") as opened,
+        opened.replace(named("one")) as replaced,
+    ):
+        assert "goes when whoever attached the one before it lets go" in replaced.notes[0]
+        assert replaced.link_id == present(hook).link_id
+    wait_until(lambda: hook.status().attached == ())
+
+
+@pytest.mark.parametrize("expected", ["123", 1.5, b"1"])
+def test_what_cannot_be_expected_is_refused(hook: Hook, expected: Any) -> None:
+    hook.add(named("one")).close()
+    for change in (hook.delete, partial(hook.replace, named("other"))):
+        with pytest.raises(UsageError, match="give a program's id, or what was returned for it"):
+            change(expected=expected)
+    assert present(hook).program.name == "one"
+
+
+def test_of_what_was_closed_the_id_counts(hook: Hook) -> None:
+    first = hook.add(named("one"))
+    first.close()
+    second = hook.replace(named("other"), expected=first)
+    second.close()
+
+    with pytest.raises(HookBusy, match="is expected, but there is"):
+        hook.delete(expected=first.program)
+    assert hook.delete(expected=second.program).program.name == "other"
+
+
+def test_whoever_came_first_is_shown_by_a_command_that_works(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rtnetlink(veth.netns) as connection:
+        connection.link("set", index=veth.interface.index, ifname="-odd")
+    hook = Hook("-odd", netns=veth.netns, pin_root=pin_root)
+    hook.add(named("one")).close()
+    with returning(XdpAction.PASS, name="from_elsewhere") as other:
+        real = ByLink.swap
+
+        def after_another(holding: ByLink, *arguments: Any) -> None:
+            monkeypatch.setattr(ByLink, "swap", real)
+            holding.swap(other.fileno(), None, "come first")
+            real(holding, *arguments)
+
+        monkeypatch.setattr(ByLink, "swap", after_another)
+        with pytest.raises(HookBusy) as caught:
+            hook.replace(named("other"))
+
+        assert caught.value.remedy == f"look again: xdpkit status -n {veth.netns} -- -odd"
+        command = str(caught.value.remedy).removeprefix("look again: xdpkit ")
+        assert "from_elsewhere" in xdpkit_command(*command.split()).output
+    hook.delete(expected=present(hook).program.id)

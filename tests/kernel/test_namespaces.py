@@ -17,7 +17,7 @@ from tests.kernel.net import Veth, namespace, rtnetlink
 from tests.kernel.process import POWERLESS
 from xdpkit.interfaces import namespaces
 from xdpkit.interfaces.namespaces import Place, Reachable, find, reachable
-from xdpkit.syscalls import bpf, netns
+from xdpkit.syscalls import bpf, netns, proc
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import AttachType, XdpAction
 
@@ -117,9 +117,13 @@ def test_a_process_that_ends_before_it_is_looked_at_is_passed_over(
 ) -> None:
     with process("unshare", "--net") as path:
         pass
-    monkeypatch.setattr(namespaces, "_candidates", lambda: iter([(None, path), (path, path)]))
+    gone = int(path.split("/")[2])
+    monkeypatch.setattr(proc, "pids", lambda: iter([gone]))
+    before = reachable()
+    monkeypatch.setattr(proc, "pids", lambda: iter([]))
 
-    assert reachable() == Reachable({}, 0)
+    assert before == reachable()
+    assert path not in [place.netns for place in before.values()]
 
 
 def test_without_privilege_the_own_namespace_is_left_and_the_rest_is_counted(veth: Veth) -> None:
@@ -134,6 +138,75 @@ def test_without_privilege_the_own_namespace_is_left_and_the_rest_is_counted(vet
     )
 
     assert done.stdout == "[None] True\n"
+
+
+def unseen(pid: int, named_folder: str, *by: str) -> int:
+    """What cannot be told by somebody who may not trace others, of one process and some names."""
+    script = (
+        "import sys\n"
+        "from xdpkit.interfaces import namespaces\n"
+        "namespaces.proc.pids = lambda: iter([int(sys.argv[1])])\n"
+        "namespaces.proc.shows_all = lambda: True\n"
+        "namespaces.netns.NAMED_FOLDER = sys.argv[2]\n"
+        "print(namespaces.reachable().unseen)"
+    )
+    without = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "--")
+    command = [*without, *by, sys.executable, "-c", script, str(pid), named_folder]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    return int(done.stdout)
+
+
+def test_a_process_that_may_not_be_traced_is_told_by_its_list_of_devices(
+    netns: str, tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path)
+    with process() as beside, process("unshare", "--net") as apart, process(within=netns) as named:
+        beside_us, alone, in_named = (int(path.split("/")[2]) for path in (beside, apart, named))
+
+        assert unseen(beside_us, nowhere) == 0
+        assert unseen(alone, nowhere) == 1
+        assert unseen(in_named, nowhere) == 1
+        assert unseen(in_named, "/run/netns") == 0
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        ("--pid", "--fork", "--mount-proc"),
+        ("--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"),
+    ],
+    ids=["by a container", "by a lack of /proc"],
+)
+def test_processes_that_are_hidden_count_as_unseen(hide: tuple[str, ...], tmp_path: Path) -> None:
+    look = (
+        "import sys\n"
+        "from xdpkit.interfaces import namespaces\n"
+        "namespaces.netns.NAMED_FOLDER = sys.argv[1]\n"
+        "print(namespaces.reachable().unseen)"
+    )
+    command = ["unshare", *hide, sys.executable, "-c", look, str(tmp_path)]
+
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+
+    assert done.stdout == "1\n"
+
+
+def test_a_fifo_among_the_names_is_passed_over(netns: str) -> None:
+    fifo = Path(f"/run/netns/{netns}-fifo")
+    os.mkfifo(fifo)
+    look = (
+        "from xdpkit.interfaces.namespaces import reachable\n"
+        "print(*(place.netns for place in reachable().values()))"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", look], capture_output=True, check=True, text=True, timeout=60
+        )
+    finally:
+        fifo.unlink()
+
+    assert netns in done.stdout.split()
+    assert fifo.name not in done.stdout.split()
 
 
 def test_an_interface_is_found_where_it_was_moved_to(veth: Veth, attached: int) -> None:

@@ -196,10 +196,19 @@ def test_a_program_on_two_hooks_has_two_records() -> None:
         assert len(bound(program, records.IMAGE_MAP)) == 1
 
 
-def test_a_single_record_is_found_when_its_interface_has_moved() -> None:
+def test_a_record_is_of_one_hook_only() -> None:
     with recorded() as program:
-        moved = records.find(program.fileno(), netns_cookie=1, ifindex=RECORD.ifindex)
-        assert moved == found(program)
+        elsewhere = records.find(program.fileno(), netns_cookie=1, ifindex=RECORD.ifindex)
+        assert elsewhere is None
+        assert records.find_all(program.fileno()) == (found(program),)
+
+
+def test_a_record_of_an_ended_attachment_is_cleared() -> None:
+    hook = {"netns_cookie": RECORD.netns_cookie, "ifindex": RECORD.ifindex}
+    with recorded() as program:
+        records.clear_for(program.fileno(), **hook)
+        records.clear_for(program.fileno(), **hook)
+        assert records.find_all(program.fileno()) == ()
 
 
 def test_a_record_that_is_removed_is_not_found_and_makes_room() -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,23 @@ def test_a_missing_capability_is_named(
     kernel(-errno.EPERM)
     with pytest.raises(MissingPrivilege, match="lacks CAP_SYS_ADMIN"):
         list(bpf.ids(ObjectKind.MAP))
+
+
+@pytest.mark.parametrize(
+    ("type", "lacking"),
+    [
+        (ProgType.XDP, "CAP_NET_ADMIN"),
+        (ProgType.TRACING, "CAP_PERFMON"),
+        (ProgType.EXT, "CAP_NET_ADMIN and CAP_PERFMON"),
+    ],
+)
+def test_what_a_load_needs_depends_on_the_type(
+    type: ProgType, lacking: str, kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privilege, "effective_capabilities", lambda: 1 << Capability.BPF)
+    kernel(-errno.EPERM)
+    with pytest.raises(MissingPrivilege, match=f"lacks {lacking}"):
+        bpf.prog_load(replace(PROGRAM, type=type), what="load")
 
 
 @pytest.mark.usefixtures("all_capabilities")

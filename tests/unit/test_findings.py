@@ -228,7 +228,25 @@ def test_frags_waive_the_limit_on_the_mtu() -> None:
     (mtu,) = (each for each in device.preconditions if each.name == "mtu")
 
     assert mtu.waived_by == "frags"
-    assert mtu.remedy == "ip link set eth0 mtu 3498"
+    assert mtu.remedy == "ip link set dev eth0 mtu 3498"
+
+
+def test_a_command_that_helps_is_one_for_the_interfaces_namespace() -> None:
+    plain = seen("mlx5_core", "6.12", BASICS, of=link("a;b", mtu=9000), offloads={LRO: ON})
+    there = replace(plain, interface=replace(plain.interface, netns="blue"))
+    remedies = {each.name: each.remedy for each in judge(there).preconditions}
+
+    enter = "nsenter --net=/run/netns/blue "
+    assert remedies["mtu"] == f"{enter}ip link set dev 'a;b' mtu 3498"
+    assert remedies["lro"] == f"{enter}ethtool -K 'a;b' rx-lro off"
+
+
+def test_an_offload_that_cannot_be_switched_has_no_remedy() -> None:
+    fixed = {LRO: Offload(active=True, changeable=False), GRO_HW: ON}
+    device = judge(seen("mlx5_core", "6.12", BASICS, offloads=fixed))
+    (lro,) = (each for each in device.preconditions if each.name == "lro")
+
+    assert (lro.answer, lro.remedy) == (NO, None)
 
 
 @pytest.mark.parametrize(
@@ -386,14 +404,15 @@ def test_a_program_of_one_mode_is_in_the_way_of_the_other() -> None:
     assert "program 7, fw, is attached in native mode" in found["generic",].evidence
 
 
-def test_a_dispatcher_is_named_as_what_it_is() -> None:
+def test_a_program_with_the_dispatchers_name_is_said_to_have_that() -> None:
     names = {7: "xdp_dispatcher"}
     observed = seen("ice", "6.18", BASICS, of=link(xdp=XdpIds(native=7)), program_names=names)
 
     evidence = [
         each.evidence for each in judge(observed).preconditions if each.name == "existing-program"
     ]
-    assert all("dispatcher of libxdp" in each for each in evidence)
+    words = "program 7, called xdp_dispatcher as the dispatcher of libxdp and xdp-loader is,"
+    assert [each.startswith(f"{words} is attached") for each in evidence] == [True, True]
 
 
 def test_generic_mode_is_the_same_on_every_interface() -> None:

@@ -7,11 +7,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xdpkit.errors import UsageError
-from xdpkit.hook import AttachedProgram, HookStatus, MapSummary, Mode, Owner, ProgramSummary, Via
+from xdpkit.hook import (
+    AttachedProgram,
+    Hook,
+    HookStatus,
+    MapSummary,
+    Mode,
+    Owner,
+    ProgramSummary,
+    Via,
+)
 from xdpkit.hook.state import removal
 from xdpkit.interfaces import Interface, XdpIds
 from xdpkit.uapi.bpf import ProgType
@@ -77,6 +88,38 @@ def test_several_modes_are_tried_in_their_order_and_native_alone_is_the_default(
     assert Mode.choice(None) == (Mode.NATIVE,)
 
 
+def test_modes_can_be_named_one_by_one() -> None:
+    assert Mode.choice(["native", Mode.GENERIC]) == (Mode.NATIVE, Mode.GENERIC)
+    assert Mode.choice(Mode.OFFLOAD) == (Mode.OFFLOAD,)
+
+
+@pytest.mark.parametrize("modes", [5, [5], [["native"]], b"native"])
+def test_what_names_no_mode_is_refused(modes: Any) -> None:
+    with pytest.raises(UsageError, match="the modes are native"):
+        Mode.choice(modes)
+
+
+def test_what_holds_a_program_is_parsed_by_name() -> None:
+    assert (Via.parse("netlink"), Via.parse(Via.LINK)) == (Via.NETLINK, Via.LINK)
+    for nonsense in ("glue", 5):
+        with pytest.raises(UsageError, match="a link or netlink holds it"):
+            Via.parse(nonsense)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"iface": None}, {"iface": True}, {"netns": 5}, {"pin_root": 5}]
+)
+def test_a_hook_is_named_by_text_or_an_index(arguments: Any) -> None:
+    with pytest.raises(UsageError, match="name the hook of"):
+        Hook(**{"iface": "eth0", **arguments})
+
+
+def test_paths_can_be_given_as_such() -> None:
+    place = Hook("eth0", netns=Path("/a/ns"), pin_root=Path("/b")).place
+
+    assert (place.netns, place.pin_root) == ("/a/ns", "/b")
+
+
 @pytest.mark.parametrize("modes", [(), "generic,skb", [Mode.NATIVE, Mode.NATIVE]])
 def test_a_choice_of_no_mode_or_of_one_twice_is_refused(modes: Sequence[Mode] | str) -> None:
     with pytest.raises(UsageError, match="each is to be named once"):
@@ -116,7 +159,7 @@ def test_a_program_that_could_not_be_looked_up_is_told_by_its_id() -> None:
         (attached(owner=Owner.XDPKIT, pinned="/sys/fs/bpf/xdpkit/1-2/link"), "xdpkit detach eth0"),
         (attached(owner=Owner.XDPKIT), "xdpkit detach --expect 7 eth0"),
         (attached(owner=Owner.XDPKIT, via=Via.NETLINK, link_id=None), "xdpkit detach eth0"),
-        (attached(owner=Owner.LIBXDP), "xdp-loader unload eth0 --all"),
+        (attached(owner=Owner.LIBXDP), "xdp-loader unload --all eth0"),
         (attached(), "bpftool link detach id 3"),
         (attached(via=Via.NETLINK, link_id=None), "ip link set dev eth0 xdpdrv off"),
         (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdpkit.syscalls.proc import link_id_of, own_pid, pids
+from xdpkit.syscalls.proc import link_id_of, own_pid, pids, shows_all
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,20 @@ def test_any_fdinfo_has_an_id_or_none(fdinfo: bytes) -> None:
 def test_this_process_is_among_all() -> None:
     assert own_pid() in pids()
     assert os.path.samefile(f"/proc/{own_pid()}", "/proc/self")
+
+
+def test_all_processes_are_shown_in_the_first_pid_namespace_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert shows_all() is (os.readlink("/proc/self/ns/pid") == "pid:[4026531836]")
+
+    look = os.stat
+
+    def hiding(path: str) -> os.stat_result:
+        if path == "/proc/1":
+            raise FileNotFoundError(path)
+        return look(path)
+
+    # As with hidepid=2.
+    monkeypatch.setattr(os, "stat", hiding)
+    assert not shows_all()

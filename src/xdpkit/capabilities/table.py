@@ -290,6 +290,9 @@ _WORDS = {
     **{f"action-{action.name.lower()}": f"action {action.kernel_name}" for action in XdpAction},
 }
 
+# Of a number from 2**31 to 2**32.
+_DIGITS = 10
+
 _ACTIONS = {int(action): f"action-{action.name.lower()}" for action in XdpAction}
 
 
@@ -324,11 +327,19 @@ def action_capability(code: int) -> str | None:
 def phrase(name: str) -> str:
     """Return a capability in words: "action XDP_TX", "helper bpf_redirect_map".
 
+    Of a name that no capability has, as in another version's records, these are its own.
+
     >>> phrase("map-type:devmap")
     'map type devmap'
     """
-    family, colon, member = name.partition(":")
-    if family == "action-code" and member.isdecimal() and int(member) >> 31:
+    family, _, member = name.partition(":")
+    words = _WORDS.get(family)
+    if words is None:
+        # Another version of xdpkit may know it.
+        return f"{family.replace('-', ' ')} {member}".rstrip()
+    if family == "action-code" and member.isdecimal() and len(member) == _DIGITS:
         # What C has as -1 is a u32 to the kernel.
-        member = f"{member} ({int(member) - (1 << 32)})"
-    return _WORDS.get(family, family.replace("-", " ")).format(member if colon else "")
+        number = int(member)
+        if number in range(1 << 31, 1 << 32):
+            member = f"{member} ({number - (1 << 32)})"
+    return words.format(member)

@@ -122,9 +122,9 @@ def show_plan(
     Raises:
         UsageError: it could not be undone after such a time.
     """
-    from xdpkit.hook import Delete, revert
+    from xdpkit.hook import Delete
 
-    revert.check(revert_after, change.what, stays=True)
+    change.check_revert(revert_after)
     if settings.json:
         plan = {"dry_run": True, **change.to_dict(), "revert_after": nanoseconds(revert_after)}
         emit_json(plan, pretty=settings.pretty)

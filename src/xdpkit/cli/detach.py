@@ -61,7 +61,7 @@ def command(
         emit_json(document, pretty=settings.pretty)
         return
     program, interface = detached.program, detached.interface
-    name = full_name(change.present) or "it"
+    name = full_name(detached) or "it"
     emit([printable(f"detached {name} from {interface.name}")])
     emit([f"  program {program.id}, {held_by(detached.link_id)}"])
     emit(changing.until_confirmed(interface, pin_root, program.id, revert_after))

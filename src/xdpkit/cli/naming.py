@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram
+    from xdpkit.hook.delete import Detached
 
 
-def full_name(attached: AttachedProgram) -> str | None:
+def full_name(attached: AttachedProgram | Detached) -> str | None:
     """Return a program's name as its object has it, else as the kernel does: 15 characters."""
     if attached.record is not None:
         return attached.record.record.program

@@ -20,6 +20,8 @@ def confirmation(interface: Interface, pin_root: str) -> str:
         words += ["-n", interface.netns]
     if pin_root != DEFAULT_PIN_ROOT:
         words += ["--pin-root", pin_root]
+    if interface.name.startswith("-"):
+        words.append("--")
     return shlex.join([*words, interface.name])
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Unpack
 from xdpkit.errors import HookBusy, KernelRefused, UsageError, VerifierError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert
-from xdpkit.hook.holding import hearing, set_program
+from xdpkit.hook.holding import as_held, hearing, set_program
 from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
@@ -30,6 +30,7 @@ from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import AttachType
 
 if TYPE_CHECKING:
+    from xdpkit.hook.record import Record
     from xdpkit.kernel import Program
     from xdpkit.negotiation import Negotiation
     from xdpkit.obj import ProgramSpec
@@ -41,7 +42,7 @@ class Add:
     Attributes:
         interface: the interface as it was seen.
         mode: the mode that will be tried first.
-        via: what will hold the program.
+        via: what will hold the program then.
         negotiation: what came of holding the program against the interface.
         notes: what there is to know, in sentences.
     """
@@ -51,9 +52,9 @@ class Add:
         place: Place,
         program: ProgramSpec | Program,
         *,
-        mode: Mode | str | Sequence[Mode] | None = None,
+        mode: Mode | str | Sequence[Mode | str] | None = None,
         pin: bool = True,
-        via: Via | None = None,
+        via: Via | str | None = None,
         **terms: Unpack[Terms],
     ) -> None:
         """Look at the hook, and hold the program against the interface.
@@ -73,20 +74,32 @@ class Add:
             program, self.interface, self.what, pin_root=place.pin_root, **terms
         )
         self.notes: list[str] = []
-        self.via = via or self._default_via(modes[0])
-        if self.via is Via.LINK and Mode.OFFLOAD in modes:
-            raise UsageError(self.what, cause="no link holds a program on the NIC, only netlink")
         self._place = place
         self._pin = pin
-        if pin and self.via is Via.LINK:
-            self._note(place.pins.require_lasting(self.what))
-        self._require_empty(place.look(), modes[0])
-        self._modes = self._negotiated(modes)
-        self.mode, self.negotiation = self._modes[0]
+        self._keeps_maps = pin and self._request.needs_pins()
+        tries = [(each, self._via_for(each, via)) for each in modes]
+        self._require_pins([way for _, way in tries])
+        found = place.look_again(self.interface)
+        self._require_empty(found, modes[0])
+        self._tries = self._negotiated(tries)
+        self.mode, self.via, self.negotiation = self._tries[0]
+        self._require_empty(found, self.mode)
 
-    def _default_via(self, mode: Mode) -> Via:
+    def _via_for(self, mode: Mode, wanted: Via | str | None) -> Via:
+        """Return what is to hold the program in a mode.
+
+        Raises:
+            UsageError: what is wanted cannot, or is nothing.
+        """
+        via = Via.parse(wanted) if wanted is not None else None
         if mode is Mode.OFFLOAD:
+            if via is Via.LINK:
+                raise UsageError(
+                    self.what, cause="no link holds a program on the NIC, only netlink"
+                )
             return Via.NETLINK
+        if via is not None:
+            return via
         from xdpkit.probes import is_absent
 
         # Linux 5.9, "bpf, xdp: Add bpf_link-based XDP attachment API".
@@ -99,21 +112,32 @@ class Add:
         if text is not None and text not in self.notes:
             self.notes.append(text)
 
-    def _negotiated(self, modes: Sequence[Mode]) -> list[tuple[Mode, Negotiation]]:
+    def _require_pins(self, ways: Sequence[Via]) -> None:
+        """Refuse if pins are needed and impossible.
+
+        Raises:
+            RequirementUnmet: so it is.
+            MissingPrivilege: the place for pins is another user's.
+        """
+        by_link = Via.LINK in ways
+        if self._pin and (by_link or self._keeps_maps):
+            # Maps that have to be kept are pinned beside what netlink holds, too.
+            can_do_without = not self._keeps_maps
+            self._note(self._place.pins.require_lasting(self.what, alternative=can_do_without))
+
+    def _negotiated(self, tries: Sequence[tuple[Mode, Via]]) -> list[tuple[Mode, Via, Negotiation]]:
         """Return the modes that the interface can serve the program in, the preferred one first.
 
         Raises:
             RequirementUnmet: there is none.
         """
-        results = [(mode, self._request.negotiate(mode, self.via)) for mode in modes]
-        allowed = [(mode, result) for mode, result in results if result.is_allowed]
+        results = [(mode, via, self._request.negotiate(mode, via)) for mode, via in tries]
         if self._request.force:
             return results
+        allowed = [each for each in results if each[2].is_allowed]
         if not allowed:
-            self._request.require_allowed(results[0][1])
-        for mode, result in results:
-            if (mode, result) == allowed[0]:
-                break
+            self._request.require_allowed(results[0][2])
+        for mode, _, result in results[: results.index(allowed[0])]:
             self._note(f"not in {mode.value} mode: {result.refused[0].why}")
         return allowed
 
@@ -127,10 +151,11 @@ class Add:
             # The NIC's hook and the software's are two; native and generic share the latter.
             shares = (attached.mode is Mode.OFFLOAD) == (mode is Mode.OFFLOAD)
             if shares and not attached.is_leaving:
-                command = removal(attached, found.interface)
+                present = as_held(attached, found.interface, self.what)
+                command = removal(present, found.interface)
                 raise HookBusy(
                     self.what,
-                    cause=f"{found.interface.name} already has {attached.describe()}",
+                    cause=f"{found.interface.name} already has {present.describe()}",
                     remedy=f"detach it first: {command}" if command else None,
                 )
 
@@ -160,6 +185,15 @@ class Add:
             "notes": self.notes,
         }
 
+    def check_revert(self, revert_after: float | None) -> None:
+        """Refuse a time after which it could not be undone.
+
+        Raises:
+            UsageError: it makes no sense, or the program is attached for a block only.
+            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
+        """
+        revert.check(revert_after, self.what, stays=self._pin)
+
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
 
@@ -175,61 +209,41 @@ class Add:
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel or the driver refused.
         """
-        revert.check(revert_after, self.what, stays=self._pin)
-        for mode, negotiation in self._modes[:-1]:
+        self.check_revert(revert_after)
+        refused: list[KernelRefused] = []
+        for mode, via, negotiation in self._tries:
             try:
-                return self._apply_in(mode, negotiation, revert_after)
-            except VerifierError:
-                raise
-            except KernelRefused as error:
-                self._note(f"not in {mode.value} mode: {error.cause}")
-        return self._apply_in(*self._modes[-1], revert_after)
+                return self._apply_in(mode, via, negotiation, revert_after)
+            except _ModeRefused as refusal:
+                refused.append(refusal.error)
+                self._note(f"not in {mode.value} mode: {refusal.error.cause}")
+        raise refused[-1]
 
     def _apply_in(
-        self, mode: Mode, negotiation: Negotiation, revert_after: float | None
+        self, mode: Mode, via: Via, negotiation: Negotiation, revert_after: float | None
     ) -> XdpProg:
-        request, interface, what = self._request, self.interface, self.what
-        pins, home = self._place.pins, self._place.pins.home_of(self.interface)
+        request = self._request
         with contextlib.ExitStack() as resources:
-            loaded = request.load(mode, resources)
+            # What is for the NIC is loaded by its driver.
+            with _of_the_mode() if mode is Mode.OFFLOAD else contextlib.nullcontext():
+                loaded = request.load(mode, resources)
             request.require_binding(loaded)
             record, note = write_record(
-                loaded, request, mode, self.via, negotiation, revert_after=revert_after
+                loaded, request, mode, via, negotiation, revert_after=revert_after
             )
             self._note(note)
             revert.require_record(record, revert_after, self.what)
-            kept = maps_that_need_a_holder(loaded) if self._pin else []
-            if self.via is Via.NETLINK and kept:
-                self._note(pins.require_lasting(what))
-            link: Fd | None = None
-            pin: str | None = None
-            with contextlib.ExitStack() as until_held:
-                until_held.enter_context(revert.guarding(interface, self._place, loaded, record))
-                if self._pin and (self.via is Via.LINK or kept):
-                    until_held.enter_context(pins.locked(what, create=True))
-                    repair(interface, pins, what)
-                    pins.vacate(interface, what)
-                    program = loaded if self.via is Via.NETLINK and kept else None
-                    until_held.enter_context(pins.keeping(kept, home, what, program=program))
-                else:
-                    finish_leaving(interface, pins, what)
-                if self.via is Via.LINK:
-                    link = until_held.enter_context(self._link(loaded, mode))
-                    if self._pin:
-                        pin = pinned.pin_link(link, home, what)
-                    link = Fd(link.detach())
-                else:
-                    self._set(loaded, mode)
+            link, pin = self._put(loaded, mode, via, record)
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
-                    negotiate_members(loaded.maps, interface, mode, request.policy)
+                    negotiate_members(loaded.maps, self.interface, mode, request.policy)
                 )
             return XdpProg(
                 place=self._place,
-                interface=interface,
+                interface=self.interface,
                 mode=mode,
-                via=self.via,
+                via=via,
                 program=loaded,
                 link=link,
                 negotiation=negotiation,
@@ -241,8 +255,33 @@ class Add:
                 notes=tuple(self.notes),
             )
 
+    def _put(
+        self, loaded: Program, mode: Mode, via: Via, record: Record | None
+    ) -> tuple[Fd | None, str | None]:
+        """Put the loaded program on the hook; return its link and where that is pinned."""
+        what, pins, home = self.what, self._place.pins, self._place.pins.home_of(self.interface)
+        kept = maps_that_need_a_holder(loaded) if self._keeps_maps else []
+        with contextlib.ExitStack() as during:
+            if self._pin and (via is Via.LINK or kept):
+                during.enter_context(pins.locked(what, create=True))
+                interface = self._place.resolve_again(self.interface)
+                repair(interface, pins, what)
+                pins.vacate(interface, what)
+                holder = via is Via.NETLINK
+                during.enter_context(pins.keeping(kept, home, what, program=loaded, holder=holder))
+            else:
+                finish_leaving(self._place.resolve_again(self.interface), pins, what)
+            during.enter_context(revert.guarding(self.interface, self._place, loaded, record))
+            if via is Via.NETLINK:
+                self._set(loaded, mode)
+                return None, None
+            link = during.enter_context(self._link(loaded, mode))
+            pin = pinned.pin_link(link, home, what) if self._pin else None
+            return Fd(link.detach()), pin
+
     def _link(self, loaded: Program, mode: Mode) -> Fd:
         with (
+            _of_the_mode(),
             self._occupied(mode),
             hearing(self.interface, mode, "attach", self.what),
             netns.entered(self.interface.netns),
@@ -256,7 +295,7 @@ class Add:
             )
 
     def _set(self, loaded: Program, mode: Mode) -> None:
-        with self._occupied(mode):
+        with _of_the_mode(), self._occupied(mode):
             set_program(
                 self.interface,
                 mode,
@@ -275,5 +314,24 @@ class Add:
         except KernelRefused as error:
             if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL):
                 with contextlib.suppress(UsageError):
-                    self._require_empty(self._place.look(), mode)
+                    self._require_empty(self._place.look_again(self.interface), mode)
             raise
+
+
+class _ModeRefused(Exception):
+    """The kernel or the driver refused the program in one mode; another may be possible."""
+
+    def __init__(self, error: KernelRefused) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextlib.contextmanager
+def _of_the_mode() -> Iterator[None]:
+    """Tell what is refused in the block, because of the mode, from all other failures."""
+    try:
+        yield
+    except VerifierError:
+        raise
+    except KernelRefused as error:
+        raise _ModeRefused(error) from error

@@ -10,7 +10,7 @@ from xdpkit.hook.add import Add
 from xdpkit.hook.delete import Delete, Detached
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT
-from xdpkit.hook.place import Place
+from xdpkit.hook.place import Place, StrPath
 from xdpkit.hook.present import Expected
 from xdpkit.hook.request import Terms
 from xdpkit.hook.xdpprog import XdpProg
@@ -24,11 +24,11 @@ def attach(
     iface: str | int,
     program: ProgramSpec | Program,
     *,
-    mode: Mode | str | Sequence[Mode] | None = None,
+    mode: Mode | str | Sequence[Mode | str] | None = None,
     pin: bool = False,
-    via: Via | None = None,
-    netns: str | None = None,
-    pin_root: str = DEFAULT_ROOT,
+    via: Via | str | None = None,
+    netns: StrPath | None = None,
+    pin_root: StrPath = DEFAULT_ROOT,
     **terms: Unpack[Terms],
 ) -> XdpProg:
     """Attach a program to an interface whose hook is empty, if the interface can do what it needs.
@@ -58,15 +58,15 @@ def attach(
         VerifierError: the program did not load.
         KernelRefused: the kernel or the driver refused.
     """
-    place = Place(iface, netns, pin_root)
+    place = Place.named(iface, netns, pin_root)
     return Add(place, program, mode=mode, pin=pin, via=via, **terms).apply()
 
 
 def detach(
     iface: str | int,
     *,
-    netns: str | None = None,
-    pin_root: str = DEFAULT_ROOT,
+    netns: StrPath | None = None,
+    pin_root: StrPath = DEFAULT_ROOT,
     expected: Expected | None = None,
 ) -> Detached:
     """Take a program off its hook: the one that xdpkit keeps there, or the expected one.
@@ -85,4 +85,4 @@ def detach(
         MissingPrivilege: a capability is missing.
         KernelRefused: the kernel refused.
     """
-    return Delete(Place(iface, netns, pin_root), expected=expected).apply()
+    return Delete(Place.named(iface, netns, pin_root), expected=expected).apply()

@@ -27,8 +27,8 @@ def check(
     program: ProgramSpec | Program,
     device: Device | str | int,
     *,
-    mode: Mode | None = None,
-    policy: Policy = Policy.DEFAULT,
+    mode: Mode | str | None = None,
+    policy: Policy | str = Policy.DEFAULT,
     targets: Sequence[Target | Device | str | int] = (),
     maps: Mapping[str, Map] | None = None,
     netns: str | None = None,
@@ -47,8 +47,8 @@ def check(
         program: from an object file, with its variables as they are set now; or a loaded one, with
             those that it was loaded with. Of one that this process did not load nothing is known.
         device: an interface of this host, or one as data (a profile).
-        mode: None asks for native mode.
-        policy: what becomes of what is not known.
+        mode: a Mode or its name; None asks for native mode.
+        policy: what becomes of what is not known; a Policy or its name.
         targets: the interfaces that it redirects to. One that the program names by a constant
             index, and those in ``maps``, are looked at without being named.
         maps: maps that the program will use, by name: what devmaps hold is looked at; what
@@ -57,11 +57,11 @@ def check(
         by_link: whether a ``bpf_link`` is to hold it, which the kernel then has to have.
 
     Raises:
-        UsageError: there is no such interface or namespace.
+        UsageError: there is no such interface, namespace, mode or policy.
         ObjectFormatError: the program or its declarations are malformed.
         RequirementUnmet: the kernel's types give no usable answer to a CO-RE relocation.
     """
-    mode = mode or Mode.NATIVE
+    mode = Mode.parse(mode or Mode.NATIVE)
     is_live = not isinstance(device, Device)
     requirements = _needs(program, is_live, maps or {})
     named = [_target(target, netns) for target in targets]
@@ -72,8 +72,26 @@ def check(
         named += _constant_targets(requirements, netns)
         named += _targets_in(_maps(program, maps), netns)
     return negotiate(
-        requirements, device, kernel=kernel, mode=mode.value, policy=policy, targets=named
+        requirements,
+        device,
+        kernel=kernel,
+        mode=mode.value,
+        policy=policy_of(policy),
+        targets=named,
     )
+
+
+def policy_of(policy: Policy | str | None) -> Policy:
+    """Return the policy with this name, the default one for None. A policy is itself.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Policy.DEFAULT if policy is None else Policy(policy)
+    except ValueError:
+        known = ", ".join(each.value for each in Policy)
+        raise UsageError(f"use policy {policy!r}", cause=f"the policies are {known}") from None
 
 
 def _kernel(requirements: Requirements, by_link: bool) -> dict[str, Finding]:

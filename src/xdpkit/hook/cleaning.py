@@ -79,6 +79,10 @@ def clean(
         # Without the lock, pins that somebody is just making would look like a dead command's.
         if has_pins:
             results += _sweep(_untold(pins, results), namespaces, everything, dry_run)
+        results += [
+            Cleaned("what is not of xdpkit's making", path, error=wrong)
+            for path, wrong in pins.strangers()
+        ]
     if everything:
         results += _detach_all(namespaces, pin_root, dry_run)
         with pins.locked(what, create=False) as has_pins:

@@ -7,21 +7,25 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert
 from xdpkit.hook.holding import Holding, open_program, stand_in
-from xdpkit.hook.mode import Mode
+from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import HookFolder
 from xdpkit.hook.place import Place
-from xdpkit.hook.present import Expected, expected_id, find_present, opened
+from xdpkit.hook.present import NOTHING, Expected, expected_id, find_present, opened
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.state import AttachedProgram, HookStatus, ProgramSummary
-from xdpkit.hook.writing import write_stand_in
+from xdpkit.hook.writing import forget, write_stand_in
 from xdpkit.interfaces import Interface
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls.fd import Fd
+
+if TYPE_CHECKING:
+    from xdpkit.hook.record import StoredRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Detached:
         mode: how the program was attached. program: what it was.
         link_id: the link that held it, None where netlink did.
         notes: what there is to know, in sentences.
+        record: what xdpkit wrote down when it attached the program, or None.
     """
 
     interface: Interface
@@ -40,6 +45,7 @@ class Detached:
     program: ProgramSummary
     link_id: int | None
     notes: tuple[str, ...] = ()
+    record: StoredRecord | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -68,25 +74,28 @@ class Delete:
         may have left.
 
         Raises:
-            UsageError: there is no such interface.
+            UsageError: there is no such interface, or what is expected is no program.
             HookBusy: the program there is not ours, or not the expected one.
         """
         self.what = f"detach the program on {place.iface}"
         self._place = place
         self._expected = expected
+        self._wanted = expected_id(expected, self.what)
         self.found = place.look()
+        self._present: AttachedProgram | None = None
         with contextlib.suppress(UsageError):
-            _ = self.present
+            self._present = find_present(self.found, self._wanted, place.pin_root, self.what)
 
     @property
     def present(self) -> AttachedProgram:
-        """The program that is to go.
+        """The program that was seen, and is to go.
 
         Raises:
-            UsageError: nothing is attached.
+            UsageError: nothing was attached.
         """
-        wanted = expected_id(self._expected)
-        return find_present(self.found, wanted, self._place.pin_root, self.what)
+        if self._present is None:
+            raise UsageError(self.what, cause=NOTHING)
+        return self._present
 
     def describe(self) -> str:
         """Return what would change, as a sentence.
@@ -109,6 +118,15 @@ class Delete:
             "before": self.found.to_dict(),
         }
 
+    def check_revert(self, revert_after: float | None) -> None:
+        """Refuse a time after which it could not be undone.
+
+        Raises:
+            UsageError: it makes no sense, or another change waits.
+            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
+        """
+        revert.check(revert_after, self.what, stays=True, present=self._present)
+
     def apply(self, *, revert_after: float | None = None) -> Detached:
         """Do it.
 
@@ -120,42 +138,47 @@ class Delete:
                 program that lets all packets pass stands in.
 
         Raises:
-            UsageError: nothing is attached.
+            UsageError: nothing is attached, or the interface has gone.
             HookBusy: the program there is not ours any more, or not the expected one.
             RequirementUnmet: somebody else made the folder of pins.
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel refused.
         """
-        revert.check(revert_after, self.what, stays=True)
+        self.check_revert(revert_after)
         place, what = self._place, self.what
-        wanted = expected_id(self._expected)
-        notes: list[str] = []
-        with place.pins.locked(what, create=False) as has_pins:
+        by_netlink = any(each.via is Via.NETLINK for each in self.found.attached)
+        notes: tuple[str, ...] = ()
+        with place.pins.locked(what, create=False, lenient=by_netlink) as has_pins:
+            interface = place.resolve_again(self.found.interface)
             if has_pins:
-                repair(self.found.interface, place.pins, what)
+                repair(interface, place.pins, what)
             else:
-                finish_leaving(self.found.interface, place.pins, what)
-            found = place.look()
-            present = find_present(found, wanted, place.pin_root, what)
+                finish_leaving(interface, place.pins, what)
+            found = place.look_again(interface)
+            present = find_present(found, self._wanted, place.pin_root, what)
             folder = place.pins.folder_of(found.interface) if has_pins else None
             with opened(present, found, self._expected, what) as (holding, compared, note):
                 link_id = holding.link_id
                 if revert_after is not None:
                     self._stand_in(found, present, holding, compared, folder, revert_after)
-                    return Detached(
-                        found.interface, present.mode, present.program, link_id, tuple(notes)
-                    )
-                # Without an expectation, whichever program is ours is meant; but netlink would
-                # detach anybody's.
-                if wanted is None and link_id is not None:
-                    compared = None
-                elif note is not None:
-                    notes.append(note)
-                holding.drop(compared, what)
+                else:
+                    # Without an expectation, whichever program is ours is meant; but netlink would
+                    # detach anybody's.
+                    is_any = self._wanted is None and link_id is not None
+                    notes = () if is_any or note is None else (note,)
+                    holding.drop(None if is_any else compared, what)
+                    forget(present, compared)
             # The pins go last: after a crash in between, they are found and swept.
-            if folder is not None and folder.keeps(present.program.id):
+            if revert_after is None and folder is not None and folder.keeps(present.program.id):
                 pinned.remove(folder.path)
-        return Detached(found.interface, present.mode, present.program, link_id, tuple(notes))
+        return Detached(
+            found.interface,
+            present.mode,
+            present.program,
+            link_id,
+            notes,
+            present.record,
+        )
 
     def _stand_in(
         self,
@@ -173,7 +196,9 @@ class Delete:
         """
         with contextlib.ExitStack() as resources:
             if compared is None:
-                program = resources.enter_context(open_program(present.program.id, self.what))
+                program = resources.enter_context(
+                    open_program(present.program.id, found.interface, self.what)
+                )
                 compared = program.fileno()
             stand_in(
                 holding,
@@ -202,5 +227,7 @@ class Delete:
                 if folder is not None and folder.link is None:
                     # By it, the pins are seen to be in use.
                     pins = self._place.pins
-                    during.enter_context(pins.keeping((), folder.path, self.what, program=program))
+                    during.enter_context(
+                        pins.keeping((), folder.path, self.what, program=program, holder=True)
+                    )
                 yield

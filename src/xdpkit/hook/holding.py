@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, UsageError, XdpkitError
 from xdpkit.hook import refusals
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.state import LEAVING, AttachedProgram
+from xdpkit.hook.pins import Pins, root_of
+from xdpkit.hook.state import LEAVING, LEAVING_CODE, AttachedProgram, Owner
 from xdpkit.interfaces import Interface
 from xdpkit.interfaces.observation import Observation, observe
-from xdpkit.isa import asm, encode
-from xdpkit.isa.opcodes import Register
 from xdpkit.syscalls import bpf, netns, privilege, rtnetlink
 from xdpkit.syscalls.bpf import NewProgram, ObjectKind
 from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.netlink import NetlinkSocket
-from xdpkit.uapi.bpf import BPF_F_REPLACE, AttachType, ProgFlags, ProgType, XdpAction
+from xdpkit.uapi.bpf import BPF_F_REPLACE, AttachType, ProgFlags, ProgType
 from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.if_link import XdpFlags
 
@@ -78,7 +80,7 @@ class ByLink:
             except (KernelRefused, MissingPrivilege) as error:
                 if error.errno != errno.EPERM or privilege.lacks((Capability.BPF,)):
                     raise
-                raise exchanged(what) from error
+                raise exchanged(what, self._interface) from error
 
     def drop(self, expected: int | None, what: str) -> None:
         # The kernel has no compare-and-detach for links.
@@ -175,7 +177,7 @@ def set_program(
             )
     except KernelRefused as error:
         if error.errno == errno.EEXIST and expected is not None:
-            raise exchanged(what) from error
+            raise exchanged(what, interface) from error
         raise explained(
             error, error.extack, interface, mode, verb, Via.NETLINK, what, heard=True
         ) from error
@@ -232,14 +234,81 @@ def explained(
     return KernelRefused(what, errno=number, cause=found.cause, remedy=found.remedy, extack=said)
 
 
-def exchanged(what: str) -> HookBusy:
+def exchanged(what: str, interface: Interface) -> HookBusy:
     """Return the error for a program that went between the look and the change."""
     return HookBusy(
         what,
         cause="the program that was seen there is not there any more: another process changed the"
         " hook meanwhile",
-        remedy="look again: xdpkit status",
+        remedy=_look_again(interface),
     )
+
+
+def _look_again(interface: Interface) -> str:
+    words = ["xdpkit", "status"]
+    if interface.netns is not None:
+        words += ["-n", interface.netns]
+    if interface.name.startswith("-"):
+        words.append("--")
+    return f"look again: {shlex.join([*words, interface.name])}"
+
+
+def as_held(attached: AttachedProgram, interface: Interface, what: str) -> AttachedProgram:
+    """Return a program with what certainly holds it, as far as this process may know.
+
+    A link that is not pinned for this very interface was found by its interface's index and its
+    program. It can be that of an interface with the same index in another network namespace, while
+    netlink holds the program here.
+
+    Raises:
+        MissingPrivilege: asking the kernel takes CAP_NET_ADMIN.
+    """
+    if (
+        attached.via is Via.NETLINK
+        or _is_pinned_for(attached, interface)
+        or (attached.via is None and privilege.lacks((Capability.SYS_ADMIN,)))
+        or is_held_by_link(interface, attached.mode, what)
+    ):
+        return attached
+    # That it is ours was told by the link, or by what was written down about one.
+    owner = Owner.UNKNOWN if attached.owner is Owner.XDPKIT else attached.owner
+    return replace(attached, via=Via.NETLINK, link_id=None, pinned=None, owner=owner, note=None)
+
+
+def _is_pinned_for(attached: AttachedProgram, interface: Interface) -> bool:
+    if attached.pinned is None:
+        return False
+    return os.path.dirname(attached.pinned) == Pins(root_of(attached.pinned)).home_of(interface)
+
+
+def is_held_by_link(interface: Interface, mode: Mode, what: str) -> bool:
+    """Ask the kernel whether a link holds what is on an interface's hook.
+
+    It is told to put nothing in the place of nothing, by netlink: whatever is on the hook, that
+    changes nothing, and of a link it says so first (dev_xdp_attach() in net/core/dev.c).
+
+    Raises:
+        MissingPrivilege: it takes CAP_NET_ADMIN.
+        KernelRefused: the kernel refused for another reason.
+    """
+    nothing = rtnetlink.NO_PROGRAM
+    with netns.entered(interface.netns):
+        connection = NetlinkSocket()
+    try:
+        with connection:
+            rtnetlink.set_xdp(
+                connection,
+                interface.index,
+                fd=nothing,
+                flags=mode.flag,
+                expected=nothing,
+                what=what,
+            )
+    except KernelRefused as error:
+        if error.errno not in (errno.EBUSY, errno.EEXIST):
+            raise
+        return error.errno == errno.EBUSY
+    return False
 
 
 @contextlib.contextmanager
@@ -247,11 +316,13 @@ def holding_of(attached: AttachedProgram, interface: Interface, what: str) -> It
     """Open what holds a program.
 
     Raises:
-        HookBusy: the link has gone meanwhile.
-        MissingPrivilege: looking up a link that is not pinned takes CAP_SYS_ADMIN.
+        HookBusy: the link has gone meanwhile, or the kernel does not tell which one it is.
+        MissingPrivilege: looking up a link that is not pinned takes CAP_SYS_ADMIN, and whether it
+            is this interface's, CAP_NET_ADMIN.
     """
+    attached = as_held(attached, interface, what)
     if attached.via is None:
-        raise hidden(attached, what)
+        raise hidden(attached, interface, what)
     if attached.via is Via.NETLINK:
         yield ByNetlink(interface, attached.mode)
         return
@@ -261,20 +332,27 @@ def holding_of(attached: AttachedProgram, interface: Interface, what: str) -> It
         assert attached.link_id is not None, "a link has an id"
         link = bpf.fd_by_id(ObjectKind.LINK, attached.link_id)
     if link is None:
-        raise exchanged(what)
+        raise exchanged(what, interface)
     with link:
         yield ByLink(link, interface, attached.mode)
 
 
-def hidden(attached: AttachedProgram, what: str) -> MissingPrivilege:
-    """Return the error for a program of which this process may not see whose it is."""
+def hidden(attached: AttachedProgram, interface: Interface, what: str) -> XdpkitError:
+    """Return the error for a program of which cannot be seen what holds it."""
+    if not privilege.lacks((Capability.SYS_ADMIN,)):
+        return HookBusy(
+            what,
+            cause=f"what holds it cannot be told: {attached.note}: {attached.describe()}",
+            remedy=f"{_look_again(interface)}; or let whoever attached it detach it; or detach the"
+            " right one of the links: bpftool link detach id N",
+        )
     error = privilege.explain_bpf_eperm(what, (Capability.SYS_ADMIN,))
     return MissingPrivilege(
         what, cause=f"whose program is there cannot be told: {attached.note}", remedy=error.remedy
     )
 
 
-def open_program(number: int, what: str) -> Fd:
+def open_program(number: int, interface: Interface, what: str) -> Fd:
     """Open the program that is expected on a hook.
 
     Raises:
@@ -288,17 +366,16 @@ def open_program(number: int, what: str) -> Fd:
             what, cause=f"program {number} has to be opened, but {error.cause}", remedy=error.remedy
         ) from error
     if program is None:
-        raise exchanged(what)
+        raise exchanged(what, interface)
     return program
 
 
 def pass_program(attach_type: int, flags: ProgFlags) -> Fd:
     """Load the program that lets all packets pass while another one leaves."""
-    code = [asm.mov(Register.R0, XdpAction.PASS), asm.exit()]
     return bpf.prog_load(
         NewProgram(
             type=ProgType.XDP,
-            code=encode(code),
+            code=LEAVING_CODE,
             license="Apache-2.0",
             name=LEAVING,
             attach_type=attach_type,

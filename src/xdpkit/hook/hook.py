@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT
-from xdpkit.hook.place import Place
+from xdpkit.hook.place import Place, StrPath
 from xdpkit.hook.request import Terms
 from xdpkit.hook.state import AttachedProgram, HookStatus
 from xdpkit.hook.xdpprog import XdpProg
@@ -39,7 +39,7 @@ class Hook:
     """
 
     def __init__(
-        self, iface: str | int, *, netns: str | None = None, pin_root: str = DEFAULT_ROOT
+        self, iface: str | int, *, netns: StrPath | None = None, pin_root: StrPath = DEFAULT_ROOT
     ) -> None:
         """Name a hook; nothing is looked at yet.
 
@@ -47,8 +47,11 @@ class Hook:
             iface: interface name, or index.
             netns: name or path of the interface's network namespace; None: the caller's own.
             pin_root: a mounted bpffs.
+
+        Raises:
+            UsageError: one of them is no name.
         """
-        self.place = Place(iface, netns, pin_root)
+        self.place = Place.named(iface, netns, pin_root)
 
     def status(self) -> HookStatus:
         """Return what is on the hook.
@@ -75,9 +78,9 @@ class Hook:
         self,
         program: ProgramSpec | Program,
         *,
-        mode: Mode | str | Sequence[Mode] | None = None,
+        mode: Mode | str | Sequence[Mode | str] | None = None,
         pin: bool = True,
-        via: Via | None = None,
+        via: Via | str | None = None,
         revert_after: float | None = None,
         **terms: Unpack[Terms],
     ) -> XdpProg:
@@ -88,7 +91,8 @@ class Hook:
             mode: a Mode or its name; several are tried in their order. None asks for native mode,
                 and never takes generic instead.
             pin: keep the program attached when this process ends.
-            via: what is to hold it; None: a link, and netlink where a link cannot.
+            via: what is to hold it, a Via or its name; None: a link, and netlink where a link
+                cannot.
             revert_after: seconds after which it is taken off again, unless :meth:`confirm` is
                 called before.
             **terms: see :class:`~xdpkit.hook.Terms`.

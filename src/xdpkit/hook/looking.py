@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook.homes import is_still_there
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
+from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, PinnedLink, Pins
 from xdpkit.hook.state import (
     AttachedProgram,
     HookStatus,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # The name of the program in which libxdp (xdp-tools) joins several.
 _LIBXDP_DISPATCHER = "xdp_dispatcher"
+_LOOKS = 3
 # Maps of xdpkit's own that are bound to its programs.
 _OWN_MAPS = "xdpkit_"
 
@@ -78,7 +80,7 @@ def examine(
 class _Surroundings:
     """What is looked at once for all hooks."""
 
-    links: Mapping[tuple[int, int], int] | None
+    links: Mapping[tuple[int, int], Sequence[int]] | None
     links_note: str | None
     folders: Sequence[HookFolder]
     pins_note: str | None
@@ -105,21 +107,16 @@ def _attached(
     link = folder.link if folder is not None else None
     if link is not None and link.program_id != program_id:
         link = None
-    via: Via | None = None
-    link_id = link.link_id if link is not None else None
-    if link_id is None and around.links is not None:
-        link_id = around.links.get((interface.index, program_id))
-        via = Via.NETLINK
-    if link_id is not None:
-        via = Via.LINK
+    record = _record_for(interface, seen, is_pinned=link is not None)
+    via, link_id, links_note = _held_by(program_id, interface, link, record, around)
     owner = Owner.UNKNOWN
-    if link is not None or seen.record is not None:
+    if link is not None or record is not None:
         owner = Owner.XDPKIT
     elif seen.dispatcher is not None:
         owner = Owner.LIBXDP
     notes = [seen.note]
     if link is None:
-        notes += [around.links_note, around.pins_note]
+        notes += [links_note, around.pins_note]
     return AttachedProgram(
         mode=mode,
         program=seen.program,
@@ -128,10 +125,54 @@ def _attached(
         owner=owner,
         pinned=link.path if link is not None else None,
         note="; ".join(note for note in notes if note) or None,
-        record=seen.record,
+        record=record,
         dispatcher=seen.dispatcher,
         holders=_holders(link_id) if around.with_holders and link_id is not None else (),
     )
+
+
+def _record_for(interface: Interface, seen: _Seen, *, is_pinned: bool) -> StoredRecord | None:
+    """Return the record of this attachment, of those that the program carries.
+
+    An interface that moved here has the record that was made where it was. But that of another
+    interface which still has the same program is not about this one.
+    """
+    here = (interface.netns_cookie, interface.index)
+    for stored in seen.records:
+        if stored.record.hook == here:
+            return stored
+    if len(seen.records) != 1:
+        return None
+    (stored,) = seen.records
+    if is_pinned or is_still_there(*stored.record.hook, {seen.program.id}) is False:
+        return stored
+    return None
+
+
+def _held_by(
+    program_id: int,
+    interface: Interface,
+    pinned: PinnedLink | None,
+    stored: StoredRecord | None,
+    around: _Surroundings,
+) -> tuple[Via | None, int | None, str | None]:
+    """Return what holds a program, the link's id, and a note where that cannot be told."""
+    if pinned is not None:
+        return Via.LINK, pinned.link_id, None
+    if around.links is None:
+        return None, None, around.links_note
+    fitting = around.links.get((interface.index, program_id), [])
+    if stored is not None and stored.record.via is Via.NETLINK:
+        return Via.NETLINK, None, None
+    if len(fitting) == 1:
+        return Via.LINK, fitting[0], None
+    if fitting:
+        names = ", ".join(str(number) for number in sorted(fitting))
+        note = f"links {names} fit, and the kernel does not tell which is this interface's"
+        return None, None, note
+    if stored is not None or around.links_note is not None:
+        return None, None, around.links_note or "its link is being made, or has just gone"
+    return Via.NETLINK, None, None
 
 
 def _holders(link_id: int) -> tuple[Holder, ...]:
@@ -152,26 +193,40 @@ def _folders(pins: Pins) -> tuple[Sequence[HookFolder], str | None]:
         return (), error.cause
 
 
-def _links() -> tuple[dict[tuple[int, int], int] | None, str | None]:
+def _links() -> tuple[dict[tuple[int, int], list[int]] | None, str | None]:
     """Return the ids of all XDP links by (ifindex, program id), or None and why not.
 
-    An index counts in a namespace that the kernel does not name here: two interfaces with the same
-    index and the same program, each in a namespace of its own, are told apart by pins only.
+    An index counts in a namespace that the kernel does not name here: there can be several.
     """
-    found = {}
     try:
-        for link_id in bpf.ids(ObjectKind.LINK):
-            descriptor = bpf.fd_by_id(ObjectKind.LINK, link_id)
-            if descriptor is None:
-                continue
-            info = attr.XdpLinkInfo()
-            with descriptor:
-                bpf.get_info(descriptor.fileno(), info)
-            if info.type == LinkType.XDP:
-                found[info.ifindex, info.prog_id] = link_id
+        found, unopened = _list_links()
+        for _ in range(_LOOKS):
+            if not unopened:
+                return found, None
+            # One that has gone holds nothing; one that is half made is still there another time.
+            before = unopened
+            found, unopened = _list_links()
+            unopened &= before
     except (MissingPrivilege, KernelRefused) as error:
         return None, f"links cannot be looked up: {error.cause}"
-    return found, None
+    return found, "a link is being made at this moment" if unopened else None
+
+
+def _list_links() -> tuple[dict[tuple[int, int], list[int]], set[int]]:
+    """Return the XDP links, and the ids of those that could not be opened."""
+    found: dict[tuple[int, int], list[int]] = {}
+    unopened = set()
+    for link_id in bpf.ids(ObjectKind.LINK):
+        descriptor = bpf.fd_by_id(ObjectKind.LINK, link_id)
+        if descriptor is None:
+            unopened.add(link_id)
+            continue
+        info = attr.XdpLinkInfo()
+        with descriptor:
+            bpf.get_info(descriptor.fileno(), info)
+        if info.type == LinkType.XDP:
+            found.setdefault((info.ifindex, info.prog_id), []).append(link_id)
+    return found, unopened
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +234,7 @@ class _Seen:
     """What can be seen of a program by its id."""
 
     program: ProgramSummary
-    record: StoredRecord | None = None
+    records: tuple[StoredRecord, ...] = ()
     dispatcher: Dispatcher | None = None
     note: str | None = None
 
@@ -201,13 +256,12 @@ def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
     info, map_ids = bpf.prog_info(descriptor)
     maps = [_map_summary(map_id) for map_id in sorted(map_ids)]
     name = info.name.decode("ascii", "backslashreplace")
-    record = dispatcher = note = None
+    found: tuple[StoredRecord, ...] = ()
+    dispatcher = note = None
     if any(found.name.startswith(_OWN_MAPS) for found in maps):
         from xdpkit.hook import records
 
-        record = records.find(
-            descriptor, netns_cookie=interface.netns_cookie, ifindex=interface.index
-        )
+        found = records.find_all(descriptor)
     elif name == _LIBXDP_DISPATCHER:
         from xdpkit.hook.dispatcher import dispatcher_of
 
@@ -223,7 +277,7 @@ def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
         loaded_at=_wall_clock(info.load_time),
         maps=tuple(found for found in maps if not found.name.startswith(_OWN_MAPS)),
     )
-    return _Seen(program, record, dispatcher, note)
+    return _Seen(program, found, dispatcher, note)
 
 
 def _map_summary(map_id: int) -> MapSummary:

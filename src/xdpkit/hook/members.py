@@ -18,12 +18,16 @@ from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import UsageError
 from xdpkit.hook.mode import Mode
 from xdpkit.interfaces import Interface
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
+    from xdpkit.btf import Btf
     from xdpkit.kernel import Map, Program
     from xdpkit.negotiation import Policy
+    from xdpkit.obj import ProgramSpec
 
 # dev_map_bpf_prog_run() in kernel/bpf/devmap.c, cpu_map_bpf_prog_run_xdp() in kernel/bpf/cpumap.c.
 _REFUSED_IN = {
@@ -40,11 +44,40 @@ def maps_that_need_a_holder(program: Program) -> list[Map]:
 
     prog_array_map_clear() in kernel/bpf/arraymap.c, bpf_map_free_timers_wq() in kernel/bpf.
     """
-    btf = program.spec.object.btf if program.spec is not None else None
-    has_timers = btf is not None and any(name in btf.raw for name in _TIMERS)
+    spec = program.spec
     return [
-        found for found in program.maps.values() if has_timers or found.type == MapType.PROG_ARRAY
+        found
+        for found in program.maps.values()
+        if found.type == MapType.PROG_ARRAY
+        or (_names_timers(spec.object.btf) if spec is not None else _may_have_timers(found))
     ]
+
+
+def needs_holder(spec: ProgramSpec) -> bool:
+    """Whether a program that is still to be loaded will have such maps."""
+    from xdpkit.kernel.plan import plan
+
+    wanted = plan(spec.object, (spec,)).maps
+    return any(found.type == MapType.PROG_ARRAY for found in wanted) or (
+        bool(wanted) and _names_timers(spec.object.btf)
+    )
+
+
+def _names_timers(btf: Btf | None) -> bool:
+    return btf is not None and any(name in btf.raw for name in _TIMERS)
+
+
+def _may_have_timers(found: Map) -> bool:
+    """Whether a map's types name timers; of a map that another process made."""
+    number = found.info().btf_id
+    if not number:
+        return False
+    descriptor = bpf.fd_by_id(ObjectKind.BTF, number)
+    if descriptor is None:
+        return False
+    with descriptor:
+        data = bpf.btf_data(descriptor.fileno())
+    return any(name in data for name in _TIMERS)
 
 
 @contextmanager

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from xdpkit.errors import UsageError
 from xdpkit.uapi.if_link import XdpFlags
-
-_ALIASES = {"skb": "generic"}
 
 
 class Mode(enum.Enum):
@@ -28,15 +26,15 @@ class Mode(enum.Enum):
     """On the NIC."""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the mode with this name; ``skb`` is another one for generic.
+    def parse(cls, text: Mode | str) -> Self:
+        """Return the mode with this name; ``skb`` is another one for generic. A mode is itself.
 
         Raises:
             UsageError: there is none.
         """
-        name = text.lower()
+        name = text.strip().lower() if isinstance(text, str) else text
         try:
-            return cls(_ALIASES.get(name, name))
+            return cls(Mode.GENERIC if name == "skb" else name)
         except ValueError:
             known = ", ".join(mode.value for mode in cls)
             raise UsageError(
@@ -44,18 +42,17 @@ class Mode(enum.Enum):
             ) from None
 
     @classmethod
-    def choice(cls, mode: Mode | str | Sequence[Mode] | None) -> tuple[Mode, ...]:
-        """Return the modes to be tried, in their order: "native,generic" are two.
+    def choice(cls, mode: Mode | str | Sequence[Mode | str] | None) -> tuple[Mode, ...]:
+        """Return the modes to be tried, in their order: "native,generic" are two. None is native.
 
         Raises:
             UsageError: there is no such mode, none at all, or one twice.
         """
         if mode is None:
-            return (cls.parse("native"),)
-        if isinstance(mode, str):
-            modes: tuple[Mode, ...] = tuple(cls.parse(part.strip()) for part in mode.split(","))
-        else:
-            modes = (mode,) if isinstance(mode, Mode) else tuple(mode)
+            mode = Mode.NATIVE
+        elif isinstance(mode, str):
+            mode = mode.split(",")
+        modes = tuple(map(cls.parse, mode if isinstance(mode, Iterable) else [mode]))
         if not modes or len(set(modes)) != len(modes):
             names = ", ".join(each.value for each in modes) or "none"
             raise UsageError(
@@ -81,3 +78,17 @@ class Via(enum.Enum):
 
     LINK = "link"
     NETLINK = "netlink"
+
+    @classmethod
+    def parse(cls, text: Via | str) -> Self:
+        """Return the way with this name. A way is itself.
+
+        Raises:
+            UsageError: there is none.
+        """
+        try:
+            return cls(text.strip().lower() if isinstance(text, str) else text)
+        except ValueError:
+            raise UsageError(
+                f"hold a program by {text!r}", cause="a link or netlink holds it: link, netlink"
+            ) from None

@@ -23,7 +23,9 @@ def open_present(place: Place) -> XdpProg | None:
     present = found.attached[0]
     record = present.record.record if present.record is not None else None
     with contextlib.ExitStack() as resources:
-        descriptor = resources.enter_context(open_program(present.program.id, what))
+        descriptor = resources.enter_context(
+            open_program(present.program.id, found.interface, what)
+        )
         image = records.image_of(descriptor.fileno())
         names = {each.id: each.name for each in image.maps} if image is not None else {}
         maps: dict[str, Map] = {}

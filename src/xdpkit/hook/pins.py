@@ -2,10 +2,10 @@
 """What a hook needs to outlive the process: ``<bpffs>/xdpkit/<netns cookie>-<ifindex>/``.
 
 ``link`` keeps the link, and with it the program on the hook. Beside it lie the maps that must
-outlive the process too, ``map-<id>``: the kernel empties a program array and cancels timers when
-the map's last descriptor or pin goes, although a program uses it. Where netlink or somebody else's
-link holds the program, ``program-<id>`` stands in the link's place, so that it can be seen which
-program the maps are for; there are two while one is replaced by the other.
+outlive the process too, ``map-<program>-<id>``, named after the program that needs them: the kernel
+empties a program array and cancels timers when the map's last descriptor or pin goes, although a
+program uses it. Where netlink or somebody else's link holds the program, ``program-<id>`` stands in
+the link's place. While one program is replaced by another, there are the pins of both.
 
 The folder is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin
 decides what the next command detaches.
@@ -22,11 +22,19 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, XdpkitError
+from xdpkit.errors import (
+    HookBusy,
+    KernelRefused,
+    MissingPrivilege,
+    RequirementUnmet,
+    XdpkitError,
+)
+from xdpkit.hook.homes import ids_on, is_still_there
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import bpf, mounts, privilege
 from xdpkit.syscalls.fd import Fd
@@ -46,10 +54,13 @@ BY_NAME = (
 )
 """What helps where entering a network namespace has hidden the bpffs."""
 
+# Seconds; a change takes milliseconds, or a hundred where a process is started.
+_PATIENCE = 30.0
 _FOLDER = "xdpkit"
 _LINK = "link"
 _PROGRAM = "program-"
 _MAP = "map-"
+_MAP_NAME = re.compile(r"map-(\d+)-(\d+)")
 _HOOK_NAME = re.compile(r"(\d+)-(\d+)(-\d+)?")
 
 
@@ -88,7 +99,7 @@ class HookFolder:
         netns_cookie, ifindex: where the interface was when its program was attached.
         link: the pinned link, None where something else holds the program.
         programs: ids of the programs that stand in the link's place.
-        maps: ids of the pinned maps.
+        maps: the pinned maps, as the id of the program that each was pinned for and its own.
     """
 
     path: str
@@ -96,7 +107,7 @@ class HookFolder:
     ifindex: int
     link: PinnedLink | None
     programs: frozenset[int]
-    maps: frozenset[int]
+    maps: frozenset[tuple[int, int]]
 
     @property
     def is_dead(self) -> bool:
@@ -115,6 +126,10 @@ class HookFolder:
         """Whether the interface's hook is this one."""
         if self.link is not None:
             return self.link.holds(interface)
+        return self.is_home_of(interface) and self.has_program_of(interface)
+
+    def has_program_of(self, interface: Interface) -> bool:
+        """Whether a program that stands in a link's place is on the interface's hook."""
         return not self.programs.isdisjoint(ids_on(interface))
 
     def is_home_of(self, interface: Interface) -> bool:
@@ -122,9 +137,18 @@ class HookFolder:
         return (self.netns_cookie, self.ifindex) == (interface.netns_cookie, interface.index)
 
 
-def ids_on(interface: Interface) -> tuple[int | None, ...]:
-    """Return the ids of the programs on an interface's hooks."""
-    return (interface.xdp.native, interface.xdp.generic, interface.xdp.offload)
+def _has_moved_to(folder: HookFolder, interface: Interface) -> bool:
+    """Whether pins that were made elsewhere hold what is on an interface's hook now."""
+    if folder.is_home_of(interface):
+        return False
+    if folder.link is not None:
+        # A link follows its interface, and one that holds this program at this index is rare.
+        return folder.link.holds(interface) and not is_still_there(
+            folder.netns_cookie, folder.ifindex, {folder.link.program_id}
+        )
+    return folder.has_program_of(interface) and (
+        is_still_there(folder.netns_cookie, folder.ifindex, folder.programs) is False
+    )
 
 
 class Pins:
@@ -138,31 +162,30 @@ class Pins:
         """Return the folder for an interface's hook."""
         return f"{self.folder}/{interface.netns_cookie}-{interface.index}"
 
-    def require_lasting(self, what: str) -> str | None:
+    def require_lasting(self, what: str, *, alternative: bool = True) -> str | None:
         """Refuse a root that cannot hold pins, or not for longer than this process.
 
         Returns a note where they last, but not until they are removed.
+
+        Args:
+            what: what is being tried, for errors.
+            alternative: whether it can be done without pins, by netlink.
 
         Raises:
             RequirementUnmet: it is no bpffs, is read-only, or is this process's alone.
             MissingPrivilege: it is another user's.
         """
         if not is_bpffs(self.root):
-            raise self._no_bpffs(what)
+            raise self._no_bpffs(what, alternative)
         self._require_own(what)
-        if mounts.is_read_only(self.root):
-            raise RequirementUnmet(
-                what,
-                cause=f"{self.root} is mounted read-only, so nothing can be pinned there",
-                remedy=f"mount -o remount,rw {self.root}; or attach without pins: --netlink",
-            )
+        self._require_writable(what, alternative)
         match mounts.outlives(self.root):
             case Lifetime.PRIVATE:
                 raise RequirementUnmet(
                     what,
                     cause=f"{self.root} is in a mount namespace that ends with this process, and"
                     " a pin in it with it",
-                    remedy=f"{BY_NAME}; or attach without pins: --netlink",
+                    remedy=BY_NAME + _or_netlink(alternative),
                 )
             case Lifetime.COMPANIONS:
                 return (
@@ -171,6 +194,14 @@ class Pins:
                 )
             case Lifetime.SHARED:
                 return None
+
+    def _require_writable(self, what: str, alternative: bool) -> None:
+        if mounts.is_read_only(self.root):
+            raise RequirementUnmet(
+                what,
+                cause=f"{self.root} is mounted read-only, so pins can neither be made nor removed",
+                remedy=f"mount -o remount,rw {self.root}" + _or_netlink(alternative),
+            )
 
     def _require_own(self, what: str) -> None:
         """Refuse to be the one who made root's folder: root's commands would not trust it."""
@@ -186,21 +217,19 @@ class Pins:
             remedy=remedy,
         )
 
-    def _no_bpffs(self, what: str) -> RequirementUnmet:
+    def _no_bpffs(self, what: str, alternative: bool) -> RequirementUnmet:
         cause = f"{self.root} is not a BPF file system, and only one can hold pins"
+        remedy = "name one: --pin-root" + _or_netlink(alternative)
         if self.root == DEFAULT_ROOT and mounts.hidden_bpffs():
-            return RequirementUnmet(
-                what,
-                cause=f"{cause}; it is hidden here, as by ip netns exec",
-                remedy=f"{BY_NAME}; or attach without pins: --netlink",
-            )
-        mount = f"mount -t bpf bpf {self.root}; or attach without pins: --netlink"
-        return RequirementUnmet(
-            what, cause=cause, remedy=mount if os.path.isdir(self.root) else None
-        )
+            cause += "; it is hidden here, as by ip netns exec"
+            remedy = BY_NAME + _or_netlink(alternative)
+        elif self.root == DEFAULT_ROOT or _is_empty_folder(self.root):
+            # What is in another folder would be hidden by the mount.
+            remedy = f"mount -t bpf bpf {self.root}" + _or_netlink(alternative)
+        return RequirementUnmet(what, cause=cause, remedy=remedy)
 
     @contextlib.contextmanager
-    def locked(self, what: str, *, create: bool) -> Iterator[bool]:
+    def locked(self, what: str, *, create: bool, lenient: bool = False) -> Iterator[bool]:
         """Hold the lock that serializes changes to pinned hooks.
 
         Yields whether there is a folder; without one there is neither a lock nor any pin.
@@ -208,35 +237,65 @@ class Pins:
         Args:
             what: what is being tried, for errors.
             create: make the folder if it is missing.
+            lenient: take a folder that cannot be written, or that somebody else made, for none.
+                What netlink holds can be changed without pins, and must not be at the mercy of
+                whoever makes a folder.
 
         Raises:
-            RequirementUnmet: the root is no bpffs, or somebody else made the folder.
+            RequirementUnmet: the root is no bpffs or read-only, or somebody else made the folder.
             MissingPrivilege: only root may.
+            HookBusy: another process has held the lock for a long time.
         """
         while True:
-            descriptor = self._folder(what, create=create)
+            descriptor = self._folder(what, create=create, lenient=lenient)
             if descriptor is None:
                 yield False
                 return
             with descriptor:
-                fcntl.flock(descriptor.fileno(), fcntl.LOCK_EX)
+                if lenient and mounts.is_read_only(self.root):
+                    yield False
+                    return
+                self._require_writable(what, alternative=False)
+                self._lock(descriptor, what)
                 if self._is_gone(descriptor):
                     # `clean --all` removed it while this process waited for the lock.
                     continue
                 yield True
                 return
 
-    def _folder(self, what: str, *, create: bool) -> Fd | None:
+    def _folder(self, what: str, *, create: bool, lenient: bool) -> Fd | None:
         if create:
             if not is_bpffs(self.root):
-                raise self._no_bpffs(what)
-            self._require_own(what)
+                raise self._no_bpffs(what, alternative=False)
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(self.folder, 0o700)
             except OSError as error:
                 raise _explained(error, what, self.folder) from error
-        return self.open_folder(what)
+        try:
+            return self.open_folder(what)
+        except RequirementUnmet:
+            if create or not lenient:
+                raise
+            return None
+
+    def _lock(self, descriptor: Fd, what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        pause = 0.001
+        while True:
+            try:
+                fcntl.flock(descriptor.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HookBusy(
+                        what,
+                        cause=f"another process has held the lock on {self.folder} for more than"
+                        f" {_PATIENCE:.0f} seconds",
+                        remedy=f"see which: fuser -v {self.folder}",
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
 
     def _is_gone(self, descriptor: Fd) -> bool:
         try:
@@ -256,6 +315,8 @@ class Pins:
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
+            if not os.path.isdir(self.root):
+                raise self._no_bpffs(what, alternative=False) from error
             raise self._distrusted(what, "it is not a folder") from error
         except OSError as error:
             raise _explained(error, what, self.folder) from error
@@ -274,20 +335,33 @@ class Pins:
 
     def folders(self) -> list[HookFolder]:
         """Look at the pins of all hooks. The folder above them has been found trustworthy."""
+        return [folder for folder, _ in self._look_at_all() if folder is not None]
+
+    def strangers(self) -> list[tuple[str, str]]:
+        """Return what is called like a hook's pins and is none, with what is wrong with it."""
+        return [(path, wrong) for folder, (path, wrong) in self._look_at_all() if folder is None]
+
+    def _look_at_all(self) -> Iterator[tuple[HookFolder | None, tuple[str, str]]]:
         try:
             with os.scandir(self.folder) as entries:
                 found = [
-                    (entry.path, name)
+                    (entry.path, name, entry.is_dir(follow_symlinks=False))
                     for entry in entries
                     if (name := _HOOK_NAME.fullmatch(entry.name))
                 ]
         except FileNotFoundError:
-            return []
-        return [
-            folder
-            for path, name in found
-            if (folder := _look(path, int(name[1]), int(name[2]))) is not None
-        ]
+            return
+        for path, name, is_folder in found:
+            if not is_folder:
+                yield None, (path, "it is not a folder")
+                continue
+            try:
+                folder = _look(path, int(name[1]), int(name[2]))
+            except (KernelRefused, OSError) as error:
+                yield None, (path, f"its pins cannot be read: {error}")
+                continue
+            if folder is not None:
+                yield folder, (path, "")
 
     def folder_of(self, interface: Interface) -> HookFolder | None:
         """Return the pins that hold what is on an interface's hook; None where none do."""
@@ -296,16 +370,16 @@ class Pins:
     def choose(self, folders: Iterable[HookFolder], interface: Interface) -> HookFolder | None:
         """Return the one of these pins that holds what is on an interface's hook.
 
-        An interface that has moved here is recognised by its link or program. The kernel does not
-        name their namespaces; where several fit (one program on interfaces of several namespaces
-        that have the same index), the one that was pinned for this very interface is meant.
+        Those of the interface's own place come first. An interface that has moved here is
+        recognised by its link or program; but one program can be on several hooks, and the kernel
+        does not name a link's namespace: so the pins' own place must have lost the program.
         """
-        serving = [folder for folder in folders if folder.serves(interface)]
-        home = self.home_of(interface)
-        return next(
-            (folder for folder in serving if folder.path == home),
-            serving[0] if len(serving) == 1 else None,
-        )
+        folders = tuple(folders)
+        for folder in folders:
+            if folder.is_home_of(interface) and folder.serves(interface):
+                return folder
+        moved = [folder for folder in folders if _has_moved_to(folder, interface)]
+        return moved[0] if len(moved) == 1 else None
 
     def vacate(self, interface: Interface, what: str) -> None:
         """Make an interface's place free for its pins. Under the lock.
@@ -327,7 +401,7 @@ class Pins:
 
     @contextlib.contextmanager
     def keeping(
-        self, maps: Iterable[Map], hook: str, what: str, *, program: Program | None = None
+        self, maps: Iterable[Map], hook: str, what: str, *, program: Program, holder: bool
     ) -> Iterator[None]:
         """Pin maps in a hook's folder; unpin those that were not pinned if the block fails.
 
@@ -336,10 +410,11 @@ class Pins:
         Args:
             maps: the maps. hook: the folder.
             what: what is being tried, for errors.
-            program: the program that they are for, if another than our link will hold it.
+            program: the program that they are for.
+            holder: pin the program, too: another than our link will hold it.
         """
-        pins: dict[str, Map | Program] = {f"{_MAP}{each.id}": each for each in maps}
-        if program is not None:
+        pins: dict[str, Map | Program] = {f"{_MAP}{program.id}-{each.id}": each for each in maps}
+        if holder:
             pins[f"{_PROGRAM}{program.id}"] = program
         with contextlib.ExitStack() as undo:
             if pins:
@@ -368,12 +443,14 @@ def open_link(path: str) -> Fd | None:
     return bpf.obj_get(path, what=f"open {path}")
 
 
-def unpin(hook: str, *, maps: Iterable[int] = (), programs: Iterable[int] = ()) -> None:
-    """Remove pins of maps and programs from a hook's folder. Under the lock."""
-    names = [f"{_MAP}{number}" for number in maps] + [f"{_PROGRAM}{number}" for number in programs]
+def unpin_others(folder: HookFolder, programs: Collection[int]) -> None:
+    """Remove what is pinned for other programs than these. Under the lock."""
+    names = [
+        f"{_MAP}{program}-{number}" for program, number in folder.maps if program not in programs
+    ]
+    names += [f"{_PROGRAM}{number}" for number in folder.programs if number not in programs]
     for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{hook}/{name}")
+        _unlink(f"{folder.path}/{name}")
 
 
 def remove(hook: str) -> None:
@@ -382,15 +459,32 @@ def remove(hook: str) -> None:
     The link's goes last: by it a hook that was half removed is recognised.
     """
     try:
-        with os.scandir(hook) as entries:
-            names = sorted((entry.name for entry in entries), key=lambda name: name == _LINK)
+        names = sorted(os.listdir(hook), key=lambda name: name == _LINK)
     except FileNotFoundError:
         return
     for name in names:
         if name == _LINK or name.startswith((_MAP, _PROGRAM)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{hook}/{name}")
+            _unlink(f"{hook}/{name}")
     _remove_if_empty(hook)
+
+
+def _unlink(path: str) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    except OSError as error:
+        raise _explained(error, f"remove {path}", path) from error
+
+
+def _or_netlink(alternative: bool) -> str:
+    return "; or attach without pins: --netlink" if alternative else ""
+
+
+def _is_empty_folder(path: str) -> bool:
+    try:
+        return not os.listdir(path)
+    except OSError:
+        return False
 
 
 def make_folder(hook: str, what: str) -> None:
@@ -418,7 +512,9 @@ def _look(path: str, cookie: int, ifindex: int) -> HookFolder | None:
         ifindex=ifindex,
         link=_pinned_link(f"{path}/{_LINK}") if _LINK in names else None,
         programs=_numbers(names, _PROGRAM),
-        maps=_numbers(names, _MAP),
+        maps=frozenset(
+            (int(found[1]), int(found[2])) for name in names if (found := _MAP_NAME.fullmatch(name))
+        ),
     )
 
 

@@ -5,24 +5,61 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from xdpkit.errors import HookBusy, MissingPrivilege, UsageError
-from xdpkit.hook.holding import ByLink, Holding, exchanged, hidden, holding_of, open_program
+from xdpkit.hook.holding import (
+    ByLink,
+    Holding,
+    as_held,
+    exchanged,
+    hidden,
+    holding_of,
+    open_program,
+)
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, removal
 from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.interfaces import Interface
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import mounts
 
 Expected = int | Program | XdpProg
 
+NOTHING = "nothing is attached to it"
 
-def expected_id(expected: Expected | None) -> int | None:
-    """Return the id of the program that has to be there."""
+
+def expected_id(expected: Expected | None, what: str) -> int | None:
+    """Return the id of the program that has to be there.
+
+    Raises:
+        UsageError: it is none.
+    """
     if isinstance(expected, XdpProg):
         return expected.program.id
-    return expected.id if isinstance(expected, Program) else expected
+    if isinstance(expected, Program):
+        return expected.id
+    if expected is not None and not isinstance(expected, int):
+        raise UsageError(
+            what,
+            cause=f"{expected!r} cannot be expected: give a program's id, or what was returned for"
+            " it",
+        )
+    return expected
+
+
+def is_on(expected: Expected | None, interface: Interface) -> TypeGuard[XdpProg]:
+    """Whether what is expected was attached to this very interface, and not to another one."""
+    return isinstance(expected, XdpProg) and (
+        (expected.interface.netns_cookie, expected.interface.index)
+        == (interface.netns_cookie, interface.index)
+    )
+
+
+def owns_link(expected: Expected | None, interface: Interface) -> bool:
+    """Whether this process holds the interface's link by what is expected there."""
+    return is_on(expected, interface) and expected.link is not None
 
 
 def find_present(
@@ -35,23 +72,25 @@ def find_present(
         HookBusy: what is there is not the expected one, or not ours.
         MissingPrivilege: this process may not see whose it is.
     """
+    interface = found.interface
     attached = [program for program in found.attached if not program.is_leaving]
     if not attached:
-        raise UsageError(what, cause="nothing is attached to it")
+        raise UsageError(what, cause=NOTHING)
     if expected is not None:
         for program in attached:
             if program.program.id == expected:
-                return program
+                return as_held(program, interface, what)
         raise HookBusy(
             what, cause=f"program {expected} is expected, but there is {attached[0].describe()}"
         )
+    attached = [as_held(program, interface, what) for program in attached]
     for program in attached:
         if is_kept_by_us(program):
             return program
     if attached[0].via is None:
-        raise hidden(attached[0], what)
+        raise hidden(attached[0], interface, what)
     if attached[0].program.name is None:
-        raise exchanged(what)
+        raise exchanged(what, interface)
     raise _not_ours(attached[0], found, pin_root, what)
 
 
@@ -88,6 +127,15 @@ def _not_ours(program: AttachedProgram, found: HookStatus, pin_root: str, what: 
     return HookBusy(what, cause=cause, remedy=remedy)
 
 
+def _own_descriptor(expected: Expected | None) -> int | None:
+    """Return this process's descriptor of the expected program, None if it has none open."""
+    program = expected.program if isinstance(expected, XdpProg) else expected
+    if isinstance(program, Program):
+        with contextlib.suppress(UsageError):
+            return program.fileno()
+    return None
+
+
 @contextlib.contextmanager
 def opened(
     attached: AttachedProgram,
@@ -106,16 +154,19 @@ def opened(
     """
     with contextlib.ExitStack() as resources:
         holding: Holding
-        if isinstance(expected, XdpProg) and expected.link is not None:
-            holding = ByLink(expected.link, found.interface, attached.mode)
+        link = expected.link if is_on(expected, found.interface) else None
+        if link is not None and attached.via is not Via.NETLINK:
+            holding = ByLink(link, found.interface, attached.mode)
         else:
             holding = resources.enter_context(holding_of(attached, found.interface, what))
-        if isinstance(expected, XdpProg | Program):
-            program = expected.program if isinstance(expected, XdpProg) else expected
-            yield holding, program.fileno(), None
+        own = _own_descriptor(expected)
+        if own is not None:
+            yield holding, own, None
             return
         try:
-            compared = resources.enter_context(open_program(attached.program.id, what))
+            compared = resources.enter_context(
+                open_program(attached.program.id, found.interface, what)
+            )
         except MissingPrivilege as error:
             if expected is not None:
                 raise

@@ -24,6 +24,7 @@ Changes are made under the caller's lock (:meth:`xdpkit.hook.pins.Pins.locked`).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -101,15 +102,19 @@ def write(program: Program, record: Record) -> str | None:
 def find(program_fd: int, *, netns_cookie: int, ifindex: int) -> StoredRecord | None:
     """Return the record of a program's attachment to an interface; None if there is none.
 
-    Interfaces move between namespaces: if the program has one record only, it is that one.
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    return _newest(_kept(_map_ids(program_fd))).get((netns_cookie, ifindex))
+
+
+def find_all(program_fd: int) -> tuple[StoredRecord, ...]:
+    """Return the records of all attachments of a program.
 
     Raises:
         MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
-    found = _newest(_kept(_map_ids(program_fd)))
-    if (netns_cookie, ifindex) in found:
-        return found[netns_cookie, ifindex]
-    return next(iter(found.values())) if len(found) == 1 else None
+    return tuple(_newest(_kept(_map_ids(program_fd))).values())
 
 
 def edit(program_fd: int, stored: StoredRecord, record: Record) -> None:
@@ -154,6 +159,18 @@ def clear(stored: StoredRecord) -> None:
         # The one that counts goes last: what was before must not come back.
         for slot in (1 - stored.slot, stored.slot):
             _put(fd, slot, b"", size)
+
+
+def clear_for(program_fd: int, *, netns_cookie: int, ifindex: int) -> None:
+    """Remove the record of an attachment that has ended, if it can be looked at.
+
+    A program can live on, on other hooks or in a process. What is left of its record would count
+    again if somebody put it on this hook.
+    """
+    with contextlib.suppress(MissingPrivilege, KernelRefused, HookBusy):
+        stored = find(program_fd, netns_cookie=netns_cookie, ifindex=ifindex)
+        if stored is not None:
+            clear(stored)
 
 
 def image_of(program_fd: int) -> Image | None:

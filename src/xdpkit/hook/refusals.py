@@ -17,7 +17,7 @@ from xdpkit.hook import catalogue
 from xdpkit.hook.catalogue import Cause, Refusal
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.interfaces import Interface, table
-from xdpkit.syscalls.netns import path_of
+from xdpkit.syscalls.netns import nsenter
 
 if TYPE_CHECKING:
     from xdpkit.interfaces.observation import Observation
@@ -188,13 +188,13 @@ def _of_interface(interface: Interface, mode: Mode) -> _Words:
         "index": interface.index,
         "mtu": interface.mtu,
         "driver": f"driver {interface.driver}" if interface.driver else "its driver",
+        "enter": nsenter(interface.netns),
         "other": Mode.GENERIC.value if mode is Mode.NATIVE else Mode.NATIVE.value,
     }
     if interface.netns is None:
-        words |= {"enter": "", "status": f"'xdpkit status {dev}'"}
+        words["status"] = f"'xdpkit status {dev}'"
         words["sysfs"] = f"/sys/class/net/{dev}"
     else:
-        words["enter"] = f"nsenter --net={shlex.quote(path_of(interface.netns))} "
         words["status"] = f"'xdpkit status -n {shlex.quote(interface.netns)} {dev}'"
     return words
 

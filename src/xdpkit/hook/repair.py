@@ -2,7 +2,8 @@
 """Put right what a killed command left behind; each change begins with it.
 
 The order of steps of each change is such that there is always one answer. Maps are pinned before
-the program that uses them, and unpinned after it: maps that the program does not use are left over.
+the program that uses them, and unpinned after it: what is pinned for a program that is not on the
+hook is left over.
 A link's pin goes last, so a folder without one is left over. A program is exchanged for one that
 lets all packets pass before its link is detached: such a stand-in is to go.
 """
@@ -14,10 +15,10 @@ import contextlib
 from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, UsageError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook.holding import holding_of, open_program
+from xdpkit.hook.homes import ids_on
 from xdpkit.hook.looking import examine
 from xdpkit.hook.mode import Via
-from xdpkit.hook.pins import HookFolder, Pins, ids_on
-from xdpkit.hook.state import LEAVING
+from xdpkit.hook.pins import HookFolder, Pins
 from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.interfaces.namespaces import Reachable, reachable
 from xdpkit.syscalls import bpf
@@ -82,29 +83,25 @@ def repair_folder(folder: HookFolder, present: frozenset[int] | None) -> None:
     if kept is not None:
         # What cannot be looked at is left for somebody who may.
         with contextlib.suppress(MissingPrivilege, KernelRefused):
-            _repair_around(folder, kept)
+            pinned.unpin_others(folder, kept | _awaited(kept))
 
 
-def _repair_around(folder: HookFolder, kept: frozenset[int]) -> None:
-    """Remove the pins in a hook's folder that serve none of these programs."""
-    used: set[int] = set()
-    for program_id in kept:
-        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, program_id)
-        if descriptor is None:
-            return
-        with descriptor:
-            info, map_ids = bpf.prog_info(descriptor.fileno())
-            if _waits_for_confirmation(descriptor.fileno(), folder):
-                return
-        if folder.link is not None and info.name.decode("ascii", "replace") == LEAVING:
-            link = pinned.open_link(folder.link.path)
-            if link is not None:
-                with link:
-                    bpf.link_detach(link.fileno())
-            pinned.remove(folder.path)
-            return
-        used.update(map_ids)
-    pinned.unpin(folder.path, maps=folder.maps - used, programs=folder.programs - kept)
+def _awaited(programs: frozenset[int]) -> set[int]:
+    """Return the programs that come back if the change to one of these is not confirmed.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN to look.
+    """
+    from xdpkit.hook import records
+
+    awaited: set[int] = set()
+    for number in programs:
+        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, number)
+        if descriptor is not None:
+            with descriptor:
+                found = records.find_all(descriptor.fileno())
+            awaited.update(each.record.reverts_to for each in found if each.record.revert_at)
+    return awaited
 
 
 def finish_leaving(interface: Interface, pins: Pins, what: str) -> bool:
@@ -121,13 +118,6 @@ def finish_leaving(interface: Interface, pins: Pins, what: str) -> bool:
             if attached.via is Via.LINK:
                 holding.drop(None, what)
                 continue
-            with open_program(attached.program.id, what) as program:
+            with open_program(attached.program.id, interface, what) as program:
                 holding.drop(program.fileno(), what)
     return bool(leaving)
-
-
-def _waits_for_confirmation(program: int, folder: HookFolder) -> bool:
-    from xdpkit.hook import records
-
-    found = records.find(program, netns_cookie=folder.netns_cookie, ifindex=folder.ifindex)
-    return found is not None and bool(found.record.revert_at)

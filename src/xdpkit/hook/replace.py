@@ -11,13 +11,20 @@ from xdpkit.hook import revert
 from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
-from xdpkit.hook.present import Expected, expected_id, find_present, is_kept_by_us, opened
+from xdpkit.hook.present import (
+    Expected,
+    expected_id,
+    find_present,
+    is_kept_by_us,
+    is_on,
+    opened,
+    owns_link,
+)
 from xdpkit.hook.repair import repair
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.state import AttachedProgram
-from xdpkit.hook.writing import write_record
+from xdpkit.hook.writing import forget, write_record
 from xdpkit.hook.xdpprog import XdpProg
-from xdpkit.syscalls.fd import Fd
 
 if TYPE_CHECKING:
     from xdpkit.hook.record import Record
@@ -49,28 +56,36 @@ class Replace:
                 xdpkit keeps there.
 
         Raises:
-            UsageError: there is no such interface, nothing is attached to it, or the program is
-                none for an interface.
+            UsageError: there is no such interface, nothing is attached to it, the program is none
+                for an interface, or what is expected is none.
             HookBusy: the program there is not ours, or not the expected one.
-            RequirementUnmet: the interface cannot do what the program needs; or a newer version
-                has written down more about the present program than this one understands.
+            RequirementUnmet: the interface cannot do what the program needs; its maps need pins,
+                which are impossible; or a newer version has written down more about the present
+                program than this one understands.
         """
         name = getattr(program, "name", repr(program))
         self.what = f"replace the program on {place.iface} by {name}"
         self._place = place
         self._expected = expected
+        wanted = expected_id(expected, self.what)
         found = place.look()
         self.interface = found.interface
         self._request = Request(
             program, self.interface, self.what, pin_root=place.pin_root, **terms
         )
-        self.present = find_present(found, expected_id(expected), place.pin_root, self.what)
+        self.present = find_present(found, wanted, place.pin_root, self.what)
         self._require_understood(self.present)
         self.via = self.present.via or Via.LINK
         self.negotiation = self._request.negotiate(self.present.mode, self.via)
         self._request.require_allowed(self.negotiation)
         self.notes: list[str] = []
-        if not is_kept_by_us(self.present) and not isinstance(expected, XdpProg):
+        # A process that holds the program for a block holds its maps, too.
+        self._is_for_a_block = is_on(expected, self.interface) and expected.is_for_a_block
+        self._keeps_maps = not self._is_for_a_block and self._request.needs_pins()
+        if self._keeps_maps:
+            self._note(place.pins.require_lasting(self.what, alternative=False))
+        is_ours = is_kept_by_us(self.present) or owns_link(expected, self.interface)
+        if self.via is Via.LINK and not is_ours:
             self._note(
                 "the program goes when whoever attached the one before it lets go: what holds it"
                 " on the hook is still theirs"
@@ -118,6 +133,22 @@ class Replace:
             "notes": self.notes,
         }
 
+    def check_revert(self, revert_after: float | None) -> None:
+        """Refuse a time after which it could not be undone.
+
+        Raises:
+            UsageError: it makes no sense, there is nothing to go back to, another change waits, or
+                the program is attached for a block only.
+            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
+        """
+        revert.check(
+            revert_after,
+            self.what,
+            stays=not self._is_for_a_block,
+            present=self.present,
+            program=self._request.program,
+        )
+
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
 
@@ -126,14 +157,14 @@ class Replace:
                 left behind, unless :meth:`xdpkit.hook.Hook.confirm` is called before.
 
         Raises:
+            UsageError: nothing is attached any more, or the interface has gone.
             HookBusy: the program there is another one meanwhile.
             VerifierError: the new program did not load.
             RequirementUnmet: it is bound to another device.
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel or the driver refused.
         """
-        is_for_a_block = isinstance(self._expected, XdpProg) and self._expected.is_for_a_block
-        revert.check(revert_after, self.what, stays=not is_for_a_block)
+        self.check_revert(revert_after)
         request = self._request
         with contextlib.ExitStack() as resources:
             loaded = request.load(self.present.mode, resources)
@@ -149,7 +180,10 @@ class Replace:
             )
             self._note(note)
             revert.require_record(record, revert_after, self.what)
-            link = self._exchange(loaded, record, is_for_a_block)
+            link_id = self._exchange(loaded, record)
+            link = None
+            if is_on(self._expected, self.interface):
+                link = self._expected.give_link()
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
@@ -164,25 +198,28 @@ class Replace:
                 via=self.via,
                 program=loaded,
                 link=link,
+                link_id=link_id,
                 negotiation=self.negotiation,
                 record=record,
                 pinned=self.present.pinned,
-                is_for_a_block=is_for_a_block,
+                is_for_a_block=self._is_for_a_block,
                 members=members,
                 resources=resources.pop_all(),
                 notes=tuple(self.notes),
             )
 
-    def _exchange(self, loaded: Program, record: Record | None, is_for_a_block: bool) -> Fd | None:
-        """Put the loaded program on the hook; return the link, where this process owns it."""
+    def _exchange(self, loaded: Program, record: Record | None) -> int | None:
+        """Put the loaded program on the hook; return the id of the link that holds it."""
         what, pins = self.what, self._place.pins
-        # A process that holds the program for a block holds its maps, too.
-        kept = [] if is_for_a_block else maps_that_need_a_holder(loaded)
+        kept = maps_that_need_a_holder(loaded) if self._keeps_maps else []
         with contextlib.ExitStack() as during:
-            has_pins = during.enter_context(pins.locked(what, create=bool(kept)))
+            has_pins = during.enter_context(
+                pins.locked(what, create=bool(kept), lenient=self.via is Via.NETLINK)
+            )
+            interface = self._place.resolve_again(self.interface)
             if has_pins:
-                repair(self.interface, pins, what)
-            found = self._place.look()
+                repair(interface, pins, what)
+            found = self._place.look_again(interface)
             present = find_present(found, self.present.program.id, self._place.pin_root, what)
             holding, compared, note = during.enter_context(
                 opened(present, found, self._expected, what)
@@ -192,13 +229,17 @@ class Replace:
             if kept and folder is None:
                 pins.vacate(found.interface, what)
             home = folder.path if folder is not None else pins.home_of(found.interface)
-            is_held_elsewhere = bool(kept) and (folder is None or folder.link is None)
+            # By it, the pins are seen to be in use; also those of the program that may come back.
+            waits = record is not None and bool(record.revert_at)
+            holder = (bool(kept) if folder is None else not folder.link) and (bool(kept) or waits)
             with (
-                revert.guarding(self.interface, self._place, loaded, record, compared),
-                pins.keeping(kept, home, what, program=loaded if is_held_elsewhere else None),
+                revert.guarding(found.interface, self._place, loaded, record, compared),
+                pins.keeping(kept, home, what, program=loaded, holder=holder),
             ):
                 holding.swap(loaded.fileno(), compared, what)
+            if not waits and present.program.id != loaded.id:
+                forget(present, compared)
             if has_pins:
                 # The pins of the program that has gone.
-                repair(self._place.resolve(), pins, what)
-        return self._expected.give_link() if isinstance(self._expected, XdpProg) else None
+                repair(self._place.resolve_again(interface), pins, what)
+            return holding.link_id

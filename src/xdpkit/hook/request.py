@@ -35,14 +35,15 @@ class Terms(TypedDict, total=False):
 
     Keys:
         maps: maps to use instead of creating the program's own, by name; for a spec only.
-        policy: see :func:`xdpkit.check`; by default, what is not known passes.
+        policy: a Policy or its name, as for :func:`xdpkit.check`; by default, what is not known
+            passes.
         targets: the interfaces that the program redirects to, as for :func:`xdpkit.check`.
         force: try it even if the interface certainly cannot do what the program needs.
         cookie: a number of the caller's, kept in the record.
     """
 
     maps: Mapping[str, Map] | None
-    policy: Policy | None
+    policy: Policy | str | None
     targets: Sequence[Target | Device | str | int]
     force: bool
     cookie: int
@@ -59,7 +60,7 @@ class Request:
         *,
         pin_root: str,
         maps: Mapping[str, Map] | None = None,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         targets: Sequence[Target | Device | str | int] = (),
         force: bool = False,
         cookie: int = 0,
@@ -69,19 +70,18 @@ class Request:
         Raises:
             UsageError: it is no program for an interface.
         """
+        from xdpkit.hook.check import policy_of
         from xdpkit.kernel import Program
-        from xdpkit.negotiation import Policy
         from xdpkit.obj.spec import ProgramSpec
 
         if not isinstance(program, ProgramSpec | Program):
             raise UsageError(
                 what,
-                cause=f"{program!r} is no program: give one of an object's programs, or a loaded"
-                " one",
+                cause="it is no program: give one of an object's programs, or a loaded one",
             )
         if program.type != ProgType.XDP:
             raise UsageError(what, cause="it is not an XDP program")
-        if not 0 <= cookie < 1 << 64:
+        if not _has_64_bits(cookie):
             raise UsageError(what, cause="a cookie is a number of 64 bits, not negative")
         self.spec = program if isinstance(program, ProgramSpec) else program.spec
         if self.spec is not None:
@@ -95,15 +95,19 @@ class Request:
         self.what = what
         self.pin_root = pin_root
         self.maps = maps
-        self.policy = policy or Policy.DEFAULT
+        self.policy = policy_of(policy)
         self.targets = targets
         self.force = force
         self.cookie = cookie
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the caller loaded the program, and closes it."""
-        return self.spec is not self.program
+    def needs_pins(self) -> bool:
+        """Whether the program has maps that something has to hold beside it."""
+        from xdpkit.hook.members import maps_that_need_a_holder, needs_holder
+        from xdpkit.obj.spec import ProgramSpec
+
+        if isinstance(self.program, ProgramSpec):
+            return needs_holder(self.program)
+        return bool(maps_that_need_a_holder(self.program))
 
     def negotiate(self, mode: Mode, via: Via) -> Negotiation:
         """Hold the program against the interface."""
@@ -217,6 +221,10 @@ def is_bound(program: Program) -> bool:
                 raise
             return True
     return False
+
+
+def _has_64_bits(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 64
 
 
 @contextlib.contextmanager

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import enum
 import shlex
+import struct
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha1, sha256
 from typing import TYPE_CHECKING
 
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT, root_of
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls.netns import path_of
-from xdpkit.uapi.bpf import ProgType
+from xdpkit.uapi.bpf import ProgType, XdpAction
 
 if TYPE_CHECKING:
     from xdpkit.hook.dispatcher import Dispatcher
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
 LEAVING = "xdpkit_leaving"
 """The program that lets all packets pass while another one is detached."""
+
+# r0 = XDP_PASS; exit
+LEAVING_CODE = struct.pack("=BBhiBBhi", 0xB7, 0, 0, XdpAction.PASS, 0x95, 0, 0, 0)
+# Linux 6.18 took SHA-256 for SHA-1: bpf_prog_calc_tag() in kernel/bpf/core.c.
+_LEAVING_TAGS = {
+    hash_(LEAVING_CODE, usedforsecurity=False).digest()[:8].hex() for hash_ in (sha1, sha256)
+}
 
 
 class Owner(enum.Enum):
@@ -119,7 +128,8 @@ class AttachedProgram:
     @property
     def is_leaving(self) -> bool:
         """Whether it only stands in for a program that a killed command was detaching."""
-        return self.program.name == LEAVING and self.seconds_to_revert is None
+        is_stand_in = self.program.name == LEAVING and self.program.tag in _LEAVING_TAGS
+        return is_stand_in and self.seconds_to_revert is None
 
     def describe(self) -> str:
         """Return it as a phrase: "program 12 (xdp_pass, tag …) in native mode, by link 7"."""
@@ -175,6 +185,8 @@ class HookStatus:
 def removal(attached: AttachedProgram, interface: Interface) -> str | None:
     """Return the command that takes a program off its hook, None where none is sure."""
     name = shlex.quote(interface.name)
+    # A name may look like an option.
+    argument = f"-- {name}" if interface.name.startswith("-") else name
     if attached.owner is Owner.XDPKIT:
         where = f" -n {shlex.quote(interface.netns)}" if interface.netns is not None else ""
         root = root_of(attached.pinned) if attached.pinned is not None else DEFAULT_ROOT
@@ -182,12 +194,12 @@ def removal(attached: AttachedProgram, interface: Interface) -> str | None:
         # What is not pinned where we look is detached by those who say that they mean it.
         is_kept = attached.pinned is not None or attached.via is Via.NETLINK
         expect = "" if is_kept else f" --expect {attached.program.id}"
-        return f"xdpkit detach{where}{pins}{expect} {name}"
+        return f"xdpkit detach{where}{pins}{expect} {argument}"
     enter = ""
     if interface.netns is not None:
         enter = f"nsenter --net={shlex.quote(path_of(interface.netns))} "
     if attached.owner is Owner.LIBXDP:
-        return f"{enter}xdp-loader unload {name} --all"
+        return f"{enter}xdp-loader unload --all {argument}"
     if attached.via is Via.NETLINK:
         word = {Mode.NATIVE: "xdpdrv", Mode.GENERIC: "xdpgeneric", Mode.OFFLOAD: "xdpoffload"}
         return f"{enter}ip link set dev {name} {word[attached.mode]} off"

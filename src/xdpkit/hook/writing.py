@@ -81,6 +81,20 @@ def write_stand_in(
     return (record if note is None else None), note
 
 
+def forget(present: AttachedProgram, program: int | None) -> None:
+    """Remove what was written down with a program that has left its hook; it can live on.
+
+    Args:
+        present: the program as it was on the hook.
+        program: its descriptor, None where this process could not open it.
+    """
+    from xdpkit.hook import records
+
+    if program is not None and present.record is not None:
+        netns_cookie, ifindex = present.record.record.hook
+        records.clear_for(program, netns_cookie=netns_cookie, ifindex=ifindex)
+
+
 def deadline(seconds: float | None) -> int:
     """Return a point in time from now, in nanoseconds of CLOCK_BOOTTIME; 0 for none."""
     if seconds is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+from xdpkit.errors import UsageError
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
 from xdpkit.interfaces import Interface
@@ -33,7 +34,8 @@ class XdpProg:
         interface: the interface as it was just before.
         mode: how the program is attached. via: what holds it.
         program: the loaded program.
-        link_id: the link's id, unique until reboot; None where netlink holds the program.
+        link_id: the id of the link that holds it, whoever's that is, unique until reboot; None
+            where netlink does.
         negotiation: what came of holding the program against the interface before; None where
             that is not known.
         record: what was written down with it, None where that was not possible.
@@ -131,6 +133,7 @@ class XdpProg:
                 self._link.fileno(),
                 what=f"detach {self.program.name} from {self.interface.name}",
             )
+            self._forget()
         else:
             from xdpkit.hook.delete import Delete
 
@@ -138,6 +141,16 @@ class XdpProg:
         link = self.give_link()
         if link is not None:
             link.close()
+
+    def _forget(self) -> None:
+        """Remove what was written down with the program: its owner may keep it."""
+        if self.record is not None:
+            from xdpkit.hook import records
+
+            netns_cookie, ifindex = self.record.hook
+            # The owner may have closed it before the end of the block.
+            with contextlib.suppress(UsageError):
+                records.clear_for(self.program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex)
 
     def _home(self) -> Place:
         return Place(self.interface.index, self.interface.netns, self._place.pin_root)

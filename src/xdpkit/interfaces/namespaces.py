@@ -7,12 +7,14 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.interfaces.interface import Interface, resolve
 from xdpkit.syscalls import netns, proc
 
 _OWN = "/proc/thread-self/ns/net"
+_OWN_DEVICES = "/proc/thread-self/net/dev"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,9 @@ class Reachable(Mapping[int, Place]):
 
     Attributes:
         places: the namespaces.
-        unseen: how many files of namespaces (of names, of processes) may not be looked at or
-            entered; what they stand for may be among the places all the same.
+        unseen: how many files of namespaces (of names, of processes) may not be entered and may
+            stand for others than these; processes that are hidden, as all outside a container
+            are, count as one. 0: no other namespace has a name or a process.
     """
 
     places: Mapping[int, Place]
@@ -53,19 +56,34 @@ class Reachable(Mapping[int, Place]):
         return len(self.places)
 
 
+class _Candidate(NamedTuple):
+    """What a namespace can be found by.
+
+    Attributes:
+        netns: how to enter it. path: the file that stands for it.
+        devices: where the process is that it was found by, the list of devices that this one sees.
+    """
+
+    netns: str | None
+    path: str
+    devices: str | None = None
+
+
 def reachable() -> Reachable:
     """Return the caller's network namespace, those with a name, and those of processes.
 
     Each is entered once, however many processes are in it. One that ends meanwhile is left out.
+    What only a thread is in, or an open file or a mount elsewhere keeps, is not found or counted.
     """
     places: dict[int, Place] = {}
     seen: set[tuple[int, int]] = set()
-    unseen = 0
-    for name, path in _candidates():
+    lists: set[int] = set()
+    closed: list[_Candidate] = []
+    for candidate in _candidates():
         try:
-            status = os.stat(path)
+            status = os.stat(candidate.path)
         except PermissionError:
-            unseen += 1
+            closed.append(candidate)
             continue
         except OSError:
             continue
@@ -74,17 +92,41 @@ def reachable() -> Reachable:
             continue
         with contextlib.ExitStack() as inside:
             try:
-                inside.enter_context(netns.entered(name))
+                inside.enter_context(netns.entered(candidate.netns))
             except UsageError:
                 continue
             except XdpkitError:
                 seen.add(identity)
-                unseen += 1
+                closed.append(candidate)
                 continue
             seen.add(identity)
             cookie = netns.cookie()
-        places.setdefault(cookie, Place(name, cookie))
-    return Reachable(places, unseen)
+            with contextlib.suppress(OSError):
+                lists.add(os.stat(_OWN_DEVICES).st_ino)
+        places.setdefault(cookie, Place(candidate.netns, cookie))
+    unseen = sum(_may_be_another(candidate, lists) for candidate in closed)
+    return Reachable(places, unseen + (not proc.shows_all()))
+
+
+def _may_be_another(candidate: _Candidate, lists: set[int]) -> bool:
+    """Whether what cannot be entered may be a namespace other than those that were.
+
+    The namespace of a process takes the right to trace it. Its list of devices does not, and each
+    namespace has one, a file with a number of its own (fs/proc/proc_net.c; since Linux 5.0,
+    1fde6f21d90f, also after the process moved).
+
+    Args:
+        candidate: what cannot be entered. lists: the numbers of the entered namespaces' lists.
+    """
+    if candidate.devices is None or not lists:
+        return True
+    try:
+        return os.stat(candidate.devices).st_ino not in lists
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended, even if it is still there for its parent to see.
+        return False
+    except OSError:
+        return True
 
 
 def find(ifindex: int, program_id: int) -> list[tuple[Place, Interface]]:
@@ -119,15 +161,15 @@ def _look(place: Place, ifindex: int) -> Interface | None:
             return None
 
 
-def _candidates() -> Iterator[tuple[str | None, str]]:
-    """Yield how to enter namespaces, and the files that stand for them, the best way first."""
-    yield None, _OWN
+def _candidates() -> Iterator[_Candidate]:
+    """Yield what namespaces can be found by, the best way first."""
+    yield _Candidate(None, _OWN)
     try:
         names = sorted(os.listdir(netns.NAMED_FOLDER))
     except OSError:
         names = []
     for name in names:
-        yield name, netns.path_of(name)
+        yield _Candidate(name, netns.path_of(name))
     for pid in proc.pids():
         path = f"/proc/{pid}/ns/net"
-        yield path, path
+        yield _Candidate(path, path, f"/proc/{pid}/net/dev")

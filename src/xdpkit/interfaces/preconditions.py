@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from xdpkit.capabilities import (
@@ -13,13 +14,14 @@ from xdpkit.capabilities import (
 from xdpkit.interfaces import table
 from xdpkit.interfaces.observation import GRO_HW, LRO, Observation
 from xdpkit.interfaces.table import Driver
+from xdpkit.syscalls.netns import nsenter
 
 # The word that drivers' rules about the MTU have in common; the limit itself says more.
 _MTU = "mtu_too_large"
 _LRO = "lro_on"
 _GUEST_OFFLOADS = "guest_offloads_on"
 
-_DISPATCHERS = {"xdp_dispatcher": "the dispatcher of libxdp and xdp-loader"}
+_DISPATCHER = "xdp_dispatcher"
 
 
 def of_configuration(seen: Observation, driver: Driver) -> Iterator[Precondition]:
@@ -27,7 +29,8 @@ def of_configuration(seen: Observation, driver: Driver) -> Iterator[Precondition
     name = seen.link.name
     if driver.mtu is not None:
         fits = table.has_limits_for(seen.machine, seen.page_size)
-        yield mtu(driver, seen.kernel, name, seen.link.mtu, limit_fits=fits)
+        enter = nsenter(seen.interface.netns)
+        yield mtu(driver, seen.kernel, name, seen.link.mtu, limit_fits=fits, enter=enter)
     for constraint in driver.constraints:
         if constraint.effect != "refuse" or constraint.cause == _MTU:
             continue
@@ -40,12 +43,15 @@ def of_configuration(seen: Observation, driver: Driver) -> Iterator[Precondition
             yield Precondition(constraint.name.replace("_", "-"), Answer.UNKNOWN, evidence)
 
 
-def mtu(driver: Driver, kernel: Kernel, name: str, size: int, *, limit_fits: bool) -> Precondition:
+def mtu(
+    driver: Driver, kernel: Kernel, name: str, size: int, *, limit_fits: bool, enter: str = ""
+) -> Precondition:
     """Return whether an interface's MTU lets a program without frags be attached.
 
     Args:
         driver: of the interface; its limit is known. name: of the interface.
         size: its MTU. limit_fits: whether the table's limits hold for the machine.
+        enter: what makes a command run in the interface's namespace.
     """
     limit = driver.mtu
     if limit is None:
@@ -60,8 +66,13 @@ def mtu(driver: Driver, kernel: Kernel, name: str, size: int, *, limit_fits: boo
         answer,
         f"MTU {size}; {driver.name} takes {limit.limit} without frags ({limit.source})",
         waived_by="frags",
-        remedy=f"ip link set {name} mtu {limit.limit}" if answer is not Answer.YES else None,
+        remedy=None if answer is Answer.YES else f"{enter}{set_mtu(name, limit.limit)}",
     )
+
+
+def set_mtu(name: str, size: int) -> str:
+    """Return the command that sets an interface's MTU, in its namespace."""
+    return f"ip link set dev {shlex.quote(name)} mtu {size}"
 
 
 def of_the_hook(seen: Observation) -> Iterator[Precondition]:
@@ -73,11 +84,7 @@ def of_the_hook(seen: Observation) -> Iterator[Precondition]:
     ):
         if number is None:
             continue
-        program = seen.program_names.get(number)
-        whose = _DISPATCHERS.get(program or "")
-        described = f"program {number}" + (f", {program}," if program else "")
-        described += f" {whose}," if whose else ""
-        evidence = f"{described} is attached in {mode} mode"
+        evidence = f"program {number}{_named(seen, number)} is attached in {mode} mode"
         yield Precondition("existing-program", Answer.YES, evidence, modes=(mode,))
         yield Precondition(
             "existing-program",
@@ -87,17 +94,28 @@ def of_the_hook(seen: Observation) -> Iterator[Precondition]:
         )
 
 
+def _named(seen: Observation, program: int) -> str:
+    """Return a program's name, as what follows its number."""
+    name = seen.program_names.get(program)
+    if name == _DISPATCHER:
+        # Anybody may call a program so.
+        return f", called {name} as the dispatcher of libxdp and xdp-loader is,"
+    return f", {name}," if name else ""
+
+
 def _lro(seen: Observation) -> Precondition:
     name = seen.link.name
     known = [seen.offloads[offload] for offload in (LRO, GRO_HW) if offload in seen.offloads]
     if not known:
         return Precondition("lro", Answer.UNKNOWN, f"{name} does not say whether LRO is on")
-    on = [name for name in (LRO, GRO_HW) if name in seen.offloads and seen.offloads[name].active]
+    on = [each for each in (LRO, GRO_HW) if each in seen.offloads and seen.offloads[each].active]
     if not on:
         return Precondition("lro", Answer.YES, "LRO and GRO-HW are off")
     short = " ".join(f"{offload} off" for offload in on)
+    remedy = f"{nsenter(seen.interface.netns)}ethtool -K {shlex.quote(name)} {short}"
+    is_sure = all(seen.offloads[offload].changeable for offload in on)
     return Precondition(
-        "lro", Answer.NO, f"on: {', '.join(on)}", remedy=f"ethtool -K {name} {short}"
+        "lro", Answer.NO, f"on: {', '.join(on)}", remedy=remedy if is_sure else None
     )
 
 

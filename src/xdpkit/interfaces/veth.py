@@ -9,11 +9,14 @@ the frames lie there until something else wakes it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from xdpkit.capabilities import Answer, Finding, Precondition
 from xdpkit.interfaces import table
 from xdpkit.interfaces.observation import Observation, Peer
+from xdpkit.interfaces.preconditions import set_mtu
+from xdpkit.syscalls.netns import nsenter
 from xdpkit.syscalls.rtnetlink import LinkInfo
 from xdpkit.uapi.if_link import IFF_UP
 
@@ -66,8 +69,12 @@ def preconditions(seen: Observation) -> Iterator[Precondition]:
 
 
 def _named(peer: Peer, seen: Observation) -> str:
-    elsewhere = " in another namespace" if seen.link.peer_netns_id is not None else ""
+    elsewhere = " in another namespace" if _is_far(seen) else ""
     return f"{peer.link.name}{elsewhere}"
+
+
+def _is_far(seen: Observation) -> bool:
+    return seen.link.peer_netns_id is not None
 
 
 def _tx(seen: Observation, target: Finding) -> Finding:
@@ -144,8 +151,16 @@ def _mtu(seen: Observation, peer: Peer) -> Precondition:
         answer,
         f"the peer, {named}, has MTU {mtu}; without frags a packet of MTU {limit} fits",
         waived_by="frags",
-        remedy=f"ip link set {peer.link.name} mtu {limit}" if answer is not Answer.YES else None,
+        remedy=None if answer is Answer.YES else _lower_mtu(seen, peer, limit),
     )
+
+
+def _lower_mtu(seen: Observation, peer: Peer, limit: int) -> str:
+    command = set_mtu(peer.link.name, limit)
+    if _is_far(seen):
+        # The kernel has a number for the peer's namespace, but no way to enter it by that.
+        return f"lower the peer's MTU, in its namespace: {command}"
+    return f"lower the peer's MTU: {nsenter(seen.interface.netns)}{command}"
 
 
 def _queues(seen: Observation, peer: Peer) -> Precondition:
@@ -159,7 +174,8 @@ def _queues(seen: Observation, peer: Peer) -> Precondition:
         mine, theirs, is_exact = seen.channels.rx, peer.link.tx_queues, False
     else:
         mine, theirs, is_exact = seen.channels.rx, peer.channels.tx, True
-        remedy = f"ethtool -L {peer.link.name} tx {mine}"
+        command = f"ethtool -L {shlex.quote(peer.link.name)} tx {mine}"
+        remedy = f"reduce the peer's queues: {nsenter(seen.interface.netns)}{command}"
     if theirs <= mine or (seen.netdev is not None and seen.netdev.features and not is_exact):
         answer = Answer.YES
     else:

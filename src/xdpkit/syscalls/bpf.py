@@ -101,6 +101,15 @@ _TRACING = frozenset(
 )
 
 
+def _needs_of_load(type: int) -> tuple[Capability, ...]:
+    """Return what loading a program of a type asks for at most."""
+    if type == ProgType.EXT:
+        # It may replace a function of any program: is_net_admin_prog_type() and
+        # is_perfmon_prog_type() in kernel/bpf/syscall.c.
+        return (*_BPF_NET, Capability.PERFMON)
+    return _BPF_PERFMON if type in _TRACING else _BPF_NET
+
+
 def refusal(
     what: str, number: int, needs: tuple[Capability, ...] = _BPF, cause: str | None = None
 ) -> XdpkitError:
@@ -448,8 +457,7 @@ def prog_load(
     if log is not None:
         log.true_size = argument.log_true_size
     if result < 0:
-        needs = _BPF_PERFMON if new.type in _TRACING else _BPF_NET
-        raise refusal(what, -result, needs)
+        raise refusal(what, -result, _needs_of_load(new.type))
     return Fd(result)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Iterator
@@ -37,20 +38,26 @@ def path_of(name: str | os.PathLike[str]) -> str:
         UsageError: the name is empty, or not one that a file can have.
     """
     text = os.fspath(name)
-    if "/" in text and "\0" not in text:
+    if "/" in text and _is_possible(text):
         return text
-    if text in ("", ".", "..") or "\0" in text:
+    if text in ("", ".", "..") or not _is_possible(text):
         raise UsageError(
             f"find network namespace {text!r}", cause="that cannot be a namespace's name"
         )
     return f"{NAMED_FOLDER}/{text}"
 
 
+def nsenter(name: str | None) -> str:
+    """Return what makes a shell run the command after it in a network namespace; "" for None."""
+    return "" if name is None else f"nsenter --net={shlex.quote(path_of(name))} "
+
+
 @contextlib.contextmanager
 def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
     """Run the ``with`` block in another network namespace; with None, stay.
 
-    The calling thread comes back at the end, whatever happens in the block.
+    The calling thread comes back at the end, whatever happens in the block, or before it: a
+    signal's exception (KeyboardInterrupt) can come at any time.
 
     Args:
         name: a name in /run/netns, or a path (``/proc/1234/ns/net``).
@@ -67,11 +74,15 @@ def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
     path = path_of(name)
     what = f"enter network namespace {os.fspath(name)}"
     with _open(path, what) as target, own(what) as home:
-        _setns(target, what, path)
         try:
-            yield
+            try:
+                _setns(target, what, path)
+                yield
+            finally:
+                _return(home, name)
         finally:
-            _setns(home, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
+            # Where a signal's exception came just before the first time.
+            _return(home, name)
 
 
 def cookie() -> int:
@@ -115,9 +126,18 @@ def own(what: str) -> Fd:
         ) from error
 
 
+def _is_possible(text: str) -> bool:
+    """Whether a file can have such a path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def _open(path: str, what: str) -> Fd:
     try:
-        return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        # Opening a FIFO would wait for its writer.
+        return Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except (FileNotFoundError, ProcessLookupError) as error:
         raise UsageError(what, cause=f"{path} does not exist") from error
     except PermissionError as error:
@@ -128,6 +148,15 @@ def _open(path: str, what: str) -> Fd:
         raise KernelRefused(
             what, errno=error.errno or errno.EIO, cause=f"{path} cannot be opened"
         ) from error
+
+
+def _return(home: Fd, name: str | os.PathLike[str]) -> None:
+    """Go back to a namespace, unless the thread is there: that would take CAP_SYS_ADMIN, too."""
+    with contextlib.suppress(OSError):
+        # /proc may be gone by now.
+        if os.path.samestat(os.fstat(home.fileno()), os.stat(_OF_THIS_THREAD)):
+            return
+    _setns(home, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
 
 
 def _setns(fd: Fd, what: str, path: str) -> None:

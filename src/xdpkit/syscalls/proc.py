@@ -11,6 +11,8 @@ from dataclasses import dataclass
 # kernel/bpf/syscall.c, the latter for links that are opened by id or by pin.
 _LINK_FILES = frozenset(("anon_inode:bpf_link", "anon_inode:bpf-link"))
 
+_PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -32,6 +34,22 @@ def pids() -> Iterator[int]:
     except OSError:
         names = []
     yield from sorted(int(name) for name in names if name.isdecimal())
+
+
+def shows_all() -> bool:
+    """Whether /proc shows the processes of the whole system.
+
+    It does not in a PID namespace other than the first, as in a container, and for whom it was
+    mounted with ``hidepid``. Without /proc nothing is shown.
+    """
+    try:
+        own = os.stat("/proc/self/ns/pid").st_ino
+        # Who may not see the first process may not see others either.
+        os.stat("/proc/1")
+    except OSError:
+        return False
+    # /proc shows this process, so it belongs to this PID namespace or to one above.
+    return own == _PROC_PID_INIT_INO
 
 
 def own_pid() -> int:

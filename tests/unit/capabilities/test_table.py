@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xdpkit.capabilities import (
     CAPABILITIES,
@@ -59,7 +61,24 @@ def test_a_member_of_a_family_is_a_capability() -> None:
         ("action-code:4294967295", "may return 4294967295 (-1)"),
         ("frags", "frags"),
         ("packet-write", "packet write"),
+        # Of another version, or of nobody.
+        ("later-thing", "later thing"),
+        ("later-family:member", "later family member"),
+        ("{later}:{0}", "{later} {0}"),
+        ("helper:{x}{", "helper bpf_{x}{"),
+        ("action-code:4294967296", "may return 4294967296"),
+        ("action-code:", "may return "),
+        ("", ""),
     ],
 )
 def test_a_capability_has_words(name: str, words: str) -> None:
     assert phrase(name) == words
+
+
+@given(st.text(), st.sampled_from(["", *FAMILIES]))
+def test_no_name_is_too_odd_to_be_put_into_words(text: str, family: str) -> None:
+    assert isinstance(phrase(f"{family}:{text}" if family else text), str)
+
+
+def test_a_number_of_any_length_is_put_into_words() -> None:
+    assert phrase(f"action-code:{'9' * 5000}") == f"may return {'9' * 5000}"

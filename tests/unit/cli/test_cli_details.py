@@ -155,7 +155,7 @@ def test_what_was_not_undone_in_time_says_so() -> None:
 
 
 def test_what_stands_in_says_for_what() -> None:
-    leaving = ProgramSummary(id=14, name=LEAVING)
+    leaving = ProgramSummary(id=14, name=LEAVING, tag="614b434cd8324ecc")
     waiting = hook(program=leaving, record=stored(revert_at=boot_time(43.4), reverts_to=12))
     assert last(waiting).startswith(
         "lets all packets pass in place of program 12, which was detached; goes back to program 12"
