@@ -54,6 +54,7 @@ EXPLAINED = re.compile(
     r"|is expected, but there is"
     r"|the program that was seen there is not there any more"
     r"|but did not pin it below"
+    r"|what holds it cannot be told: (its|a) link is being made"
     r"|native and generic mode exclude each other; the kernel says"
     r"|has a program already; the kernel says"
     r"|has a program already, without a bpf_link, and a link does not replace it; the kernel says"

@@ -17,11 +17,12 @@ from xdpkit.hook.holding import (
     holding_of,
     open_program,
 )
+from xdpkit.hook.homes import ids_on
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, removal
 from xdpkit.hook.xdpprog import XdpProg
-from xdpkit.interfaces import Interface
+from xdpkit.interfaces import Interface, resolve
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import mounts
 
@@ -87,11 +88,19 @@ def find_present(
     for program in attached:
         if is_kept_by_us(program):
             return program
+    if not _is_still_on(interface, attached[0].program.id):
+        # It went while it was looked at, and what xdpkit knew of it first.
+        raise exchanged(what, interface)
     if attached[0].via is None:
         raise hidden(attached[0], interface, what)
-    if attached[0].program.name is None:
-        raise exchanged(what, interface)
     raise _not_ours(attached[0], found, pin_root, what)
+
+
+def _is_still_on(interface: Interface, program_id: int) -> bool:
+    try:
+        return program_id in ids_on(resolve(interface.index, netns=interface.netns))
+    except UsageError:
+        return False
 
 
 def is_kept_by_us(program: AttachedProgram) -> bool:
