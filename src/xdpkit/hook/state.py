@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT, root_of
 from xdpkit.interfaces import Interface
-from xdpkit.syscalls.netns import path_of
+from xdpkit.syscalls.netns import nsenter
 from xdpkit.uapi.bpf import ProgType, XdpAction
 
 if TYPE_CHECKING:
@@ -195,9 +195,7 @@ def removal(attached: AttachedProgram, interface: Interface) -> str | None:
         is_kept = attached.pinned is not None or attached.via is Via.NETLINK
         expect = "" if is_kept else f" --expect {attached.program.id}"
         return f"xdpkit detach{where}{pins}{expect} {argument}"
-    enter = ""
-    if interface.netns is not None:
-        enter = f"nsenter --net={shlex.quote(path_of(interface.netns))} "
+    enter = nsenter(interface.netns)
     if attached.owner is Owner.LIBXDP:
         return f"{enter}xdp-loader unload --all {argument}"
     if attached.via is Via.NETLINK:
