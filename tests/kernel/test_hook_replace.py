@@ -696,7 +696,11 @@ def test_whoever_came_first_is_shown_by_a_command_that_works(
     veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with rtnetlink(veth.netns) as connection:
-        connection.link("set", index=veth.interface.index, ifname="-odd")
+        index = veth.interface.index
+        # Before Linux 6.2 an interface keeps its name while it is up.
+        connection.link("set", index=index, state="down")
+        connection.link("set", index=index, ifname="-odd")
+        connection.link("set", index=index, state="up")
     hook = Hook("-odd", netns=veth.netns, pin_root=pin_root)
     hook.add(named("one")).close()
     with returning(XdpAction.PASS, name="from_elsewhere") as other:
