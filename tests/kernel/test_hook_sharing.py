@@ -187,3 +187,19 @@ def test_a_program_opened_from_one_hook_keeps_its_tail_calls_on_another(
     assert slots(others) == held
     assert any(held.values())
     others.delete()
+
+
+def test_a_program_whose_image_a_later_version_wrote_is_opened_all_the_same(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(_: int) -> None:
+        raise xdpkit.RequirementUnmet("read an image", cause="a later version wrote it")
+
+    hook = hook_of(veth, pin_root)
+    hook.add(program("program_array.c", "constant_slot"), force=True).close()
+    monkeypatch.setattr(records, "image_of", later)
+    opened = hook.open()
+    assert opened is not None
+    with opened:
+        assert "jumps" in opened.maps
+        opened.detach()

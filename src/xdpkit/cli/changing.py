@@ -21,7 +21,7 @@ from xdpkit.cli.options import (
     target_option,
 )
 from xdpkit.cli.render import emit, emit_json, message, printable
-from xdpkit.cli.undoing import confirmation, undoing
+from xdpkit.cli.undoing import undoing
 
 if TYPE_CHECKING:
     from xdpkit.hook import Add, Delete, Replace, Terms, XdpProg
@@ -167,7 +167,9 @@ def until_confirmed(
 ) -> Iterator[str]:
     """Yield the line that says how a change is kept, if it is undone otherwise."""
     if revert_after is not None:
-        confirm = confirmation(interface, pin_root)
+        from xdpkit.hook.state import command_for
+
+        confirm = command_for("confirm", interface, pin_root=pin_root)
         yield printable(f"  {undoing(reverts_to, revert_after, confirm)}")
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from xdpkit.cli.naming import full_name
 from xdpkit.cli.render import Column, counted, printable, table, width
 from xdpkit.cli.status import holder
-from xdpkit.cli.undoing import confirmation, undoing
-from xdpkit.hook.state import LEAVING
+from xdpkit.cli.undoing import undoing
+from xdpkit.hook.state import LEAVING, command_for
 
 if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram, HookStatus, StoredRecord
@@ -92,7 +92,7 @@ def _pending(hook: HookStatus, found: AttachedProgram, pin_root: str) -> str | N
     left = found.seconds_to_revert
     if left is not None and found.record is not None:
         previous = found.record.record.reverts_to
-        text = undoing(previous, left, confirmation(hook.interface, pin_root))
+        text = undoing(previous, left, command_for("confirm", hook.interface, pin_root=pin_root))
         if found.program.name == LEAVING:
             return (
                 f"lets all packets pass in place of program {previous}, which was detached; {text}"

@@ -3,26 +3,7 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import TYPE_CHECKING
-
 from xdpkit.cli.duration import clock_after, format_duration
-from xdpkit.cli.options import DEFAULT_PIN_ROOT
-
-if TYPE_CHECKING:
-    from xdpkit.interfaces import Interface
-
-
-def confirmation(interface: Interface, pin_root: str) -> str:
-    """Return the command that keeps the change on an interface."""
-    words = ["xdpkit", "confirm"]
-    if interface.netns is not None:
-        words += ["-n", interface.netns]
-    if pin_root != DEFAULT_PIN_ROOT:
-        words += ["--pin-root", pin_root]
-    if interface.name.startswith("-"):
-        words.append("--")
-    return shlex.join([*words, interface.name])
 
 
 def undoing(reverts_to: int, seconds: float, confirm: str) -> str:

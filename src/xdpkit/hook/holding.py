@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, UsageError,
 from xdpkit.hook import refusals
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import Pins, root_of
-from xdpkit.hook.state import LEAVING, LEAVING_CODE, AttachedProgram, Owner
+from xdpkit.hook.state import LEAVING, LEAVING_CODE, AttachedProgram, Owner, command_for
 from xdpkit.interfaces import Interface
 from xdpkit.interfaces.observation import Observation, observe
 from xdpkit.syscalls import bpf, netns, privilege, rtnetlink
@@ -163,24 +162,26 @@ def set_program(
         HookBusy: it is not the expected program that is there.
         KernelRefused: the kernel or the driver refused.
     """
-    with netns.entered(interface.netns):
-        connection = NetlinkSocket()
+    flags = mode.flag | XdpFlags.UPDATE_IF_NOEXIST if if_empty else mode.flag
     try:
-        with connection:
-            rtnetlink.set_xdp(
-                connection,
-                interface.index,
-                fd=program,
-                flags=mode.flag | XdpFlags.UPDATE_IF_NOEXIST if if_empty else mode.flag,
-                expected=expected,
-                what=what,
-            )
+        _set_xdp(interface, program, flags, expected, what)
     except KernelRefused as error:
         if error.errno == errno.EEXIST and expected is not None:
             raise exchanged(what, interface) from error
         raise explained(
             error, error.extack, interface, mode, verb, Via.NETLINK, what, heard=True
         ) from error
+
+
+def _set_xdp(
+    interface: Interface, program: int, flags: XdpFlags, expected: int | None, what: str
+) -> None:
+    with netns.entered(interface.netns):
+        connection = NetlinkSocket()
+    with connection:
+        rtnetlink.set_xdp(
+            connection, interface.index, fd=program, flags=flags, expected=expected, what=what
+        )
 
 
 @contextlib.contextmanager
@@ -245,12 +246,7 @@ def exchanged(what: str, interface: Interface) -> HookBusy:
 
 
 def _look_again(interface: Interface) -> str:
-    words = ["xdpkit", "status"]
-    if interface.netns is not None:
-        words += ["-n", interface.netns]
-    if interface.name.startswith("-"):
-        words.append("--")
-    return f"look again: {shlex.join([*words, interface.name])}"
+    return f"look again: {command_for('status', interface)}"
 
 
 def as_held(attached: AttachedProgram, interface: Interface, what: str) -> AttachedProgram:
@@ -292,18 +288,8 @@ def is_held_by_link(interface: Interface, mode: Mode, what: str) -> bool:
         KernelRefused: the kernel refused for another reason.
     """
     nothing = rtnetlink.NO_PROGRAM
-    with netns.entered(interface.netns):
-        connection = NetlinkSocket()
     try:
-        with connection:
-            rtnetlink.set_xdp(
-                connection,
-                interface.index,
-                fd=nothing,
-                flags=mode.flag,
-                expected=nothing,
-                what=what,
-            )
+        _set_xdp(interface, nothing, mode.flag, nothing, what)
     except KernelRefused as error:
         if error.errno not in (errno.EBUSY, errno.EEXIST):
             raise

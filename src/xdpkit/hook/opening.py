@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 
+from xdpkit.errors import RequirementUnmet
 from xdpkit.hook import records
 from xdpkit.hook.holding import open_program
 from xdpkit.hook.mode import Via
@@ -26,8 +27,7 @@ def open_present(place: Place) -> XdpProg | None:
         descriptor = resources.enter_context(
             open_program(present.program.id, found.interface, what)
         )
-        image = records.image_of(descriptor.fileno())
-        names = {each.id: each.name for each in image.maps} if image is not None else {}
+        names = _names_of_maps(descriptor.fileno())
         maps: dict[str, Map] = {}
         for used in present.program.maps or ():
             opened = resources.enter_context(Map.from_id(used.id))
@@ -53,3 +53,13 @@ def open_present(place: Place) -> XdpProg | None:
             members=contextlib.ExitStack(),
             resources=resources.pop_all(),
         )
+
+
+def _names_of_maps(program: int) -> dict[int, str]:
+    """Return the full names of a program's maps, by id, as far as xdpkit kept them."""
+    try:
+        image = records.image_of(program)
+    except RequirementUnmet:
+        # A later version's. The kernel has the names, too, cut off.
+        return {}
+    return {each.id: each.name for each in image.maps} if image is not None else {}

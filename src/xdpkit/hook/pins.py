@@ -418,7 +418,7 @@ class Pins:
             pins[f"{_PROGRAM}{program.id}"] = program
         with contextlib.ExitStack() as undo:
             if pins:
-                make_folder(hook, what)
+                _make_folder(hook, what)
                 undo.callback(_remove_if_empty, hook)
             for name, each in pins.items():
                 path = f"{hook}/{name}"
@@ -432,7 +432,7 @@ class Pins:
 
 def pin_link(link: Fd, hook: str, what: str) -> str:
     """Pin the link that holds a hook's program; return the pin's path. Under the lock."""
-    make_folder(hook, what)
+    _make_folder(hook, what)
     path = f"{hook}/{_LINK}"
     bpf.obj_pin(link.fileno(), path, what=what)
     return path
@@ -487,7 +487,7 @@ def _is_empty_folder(path: str) -> bool:
         return False
 
 
-def make_folder(hook: str, what: str) -> None:
+def _make_folder(hook: str, what: str) -> None:
     """Make a hook's folder if it is missing. Under the lock."""
     try:
         with contextlib.suppress(FileExistsError):

@@ -229,9 +229,11 @@ class Replace:
             if kept and folder is None:
                 pins.vacate(found.interface, what)
             home = folder.path if folder is not None else pins.home_of(found.interface)
-            # By it, the pins are seen to be in use; also those of the program that may come back.
             waits = record is not None and bool(record.revert_at)
-            holder = (bool(kept) if folder is None else not folder.link) and (bool(kept) or waits)
+            # By the program's own pin, those of its maps are seen to be in use where no link of
+            # ours says so; also those of the program that may come back.
+            is_held_elsewhere = folder is None or folder.link is None
+            holder = is_held_elsewhere and (bool(kept) or (waits and folder is not None))
             with (
                 revert.guarding(found.interface, self._place, loaded, record, compared),
                 pins.keeping(kept, home, what, program=loaded, holder=holder),

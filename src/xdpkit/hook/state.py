@@ -182,21 +182,34 @@ class HookStatus:
         }
 
 
+def command_for(
+    verb: str, interface: Interface, *options: str, pin_root: str = DEFAULT_ROOT
+) -> str:
+    """Return the command of xdpkit's that does something to an interface, for a shell."""
+    words = ["xdpkit", verb]
+    if interface.netns is not None:
+        words += ["-n", interface.netns]
+    if pin_root != DEFAULT_ROOT:
+        words += ["--pin-root", pin_root]
+    words += options
+    if interface.name.startswith("-"):
+        words.append("--")
+    return shlex.join([*words, interface.name])
+
+
 def removal(attached: AttachedProgram, interface: Interface) -> str | None:
     """Return the command that takes a program off its hook, None where none is sure."""
-    name = shlex.quote(interface.name)
-    # A name may look like an option.
-    argument = f"-- {name}" if interface.name.startswith("-") else name
     if attached.owner is Owner.XDPKIT:
-        where = f" -n {shlex.quote(interface.netns)}" if interface.netns is not None else ""
         root = root_of(attached.pinned) if attached.pinned is not None else DEFAULT_ROOT
-        pins = f" --pin-root {shlex.quote(root)}" if root != DEFAULT_ROOT else ""
         # What is not pinned where we look is detached by those who say that they mean it.
         is_kept = attached.pinned is not None or attached.via is Via.NETLINK
-        expect = "" if is_kept else f" --expect {attached.program.id}"
-        return f"xdpkit detach{where}{pins}{expect} {argument}"
+        expect = () if is_kept else ("--expect", str(attached.program.id))
+        return command_for("detach", interface, *expect, pin_root=root)
+    name = shlex.quote(interface.name)
     enter = nsenter(interface.netns)
     if attached.owner is Owner.LIBXDP:
+        # A name may look like an option.
+        argument = f"-- {name}" if interface.name.startswith("-") else name
         return f"{enter}xdp-loader unload --all {argument}"
     if attached.via is Via.NETLINK:
         word = {Mode.NATIVE: "xdpdrv", Mode.GENERIC: "xdpgeneric", Mode.OFFLOAD: "xdpoffload"}
