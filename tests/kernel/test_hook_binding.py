@@ -13,7 +13,7 @@ from tests.kernel.net import Veth, make_veth, namespace
 from xdpkit import Hook, Program
 from xdpkit.errors import KernelRefused, RequirementUnmet
 from xdpkit.hook.request import is_bound
-from xdpkit.kernel import load
+from xdpkit.kernel import load, load_image
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.netns import entered
@@ -69,6 +69,18 @@ def test_a_program_of_unknown_binding_is_refused_if_it_is_bound(veth: Veth, pin_
             pytest.raises(RequirementUnmet, match="an interface that the kernel does not tell"),
         ):
             hook.replace(same, force=True)
+        attached.detach()
+
+
+def test_a_program_that_was_loaded_again_is_as_bound_as_before(veth: Veth, pin_root: str) -> None:
+    other = make_veth(veth.netns)
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    with load_for(other) as bound, hook.add(program()) as attached:
+        assert bound.image is not None
+        with entered(veth.netns):
+            again = load_image(bound.image)
+        with again, pytest.raises(RequirementUnmet, match="must not run on any other"):
+            hook.replace(again, force=True)
         attached.detach()
 
 

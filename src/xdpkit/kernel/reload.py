@@ -11,7 +11,7 @@ from xdpkit.kernel.image import Image, references, renumber
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.progload import load_program
 from xdpkit.kernel.programs import Program
-from xdpkit.syscalls import bpf
+from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.bpf import NewProgram, ObjectKind
 from xdpkit.syscalls.fd import Fd
 
@@ -77,6 +77,7 @@ def load_image(image: Image) -> Program:
             maps=maps,
             owned=owned.pop_all(),
             image=lambda info: image,
+            bound_to=(netns.cookie(), image.ifindex) if image.ifindex else None,
             notes=tuple(notes),
             log=log,
         )
