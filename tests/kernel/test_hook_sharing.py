@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -203,3 +204,29 @@ def test_a_program_whose_image_a_later_version_wrote_is_opened_all_the_same(
     with opened:
         assert "jumps" in opened.maps
         opened.detach()
+
+
+@ways
+def test_a_program_that_did_not_get_on_the_hook_has_no_record_of_it(
+    veth: Veth, pin_root: str, loaded: Program, monkeypatch: pytest.MonkeyPatch, via: Via
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise xdpkit.KernelRefused("try", errno=errno.ENOMEM)
+
+    hook = hook_of(veth, pin_root)
+    with monkeypatch.context() as patched:
+        patched.setattr("xdpkit.syscalls.bpf.link_create", refuse)
+        patched.setattr("xdpkit.syscalls.rtnetlink.set_xdp", refuse)
+        with pytest.raises(xdpkit.KernelRefused):
+            hook.add(loaded, via=via)
+    assert records.find_all(loaded.fileno()) == ()
+
+    hook.add(program(), via=via).close()
+    with monkeypatch.context() as patched:
+        patched.setattr("xdpkit.syscalls.bpf.link_update", refuse)
+        patched.setattr("xdpkit.syscalls.rtnetlink.set_xdp", refuse)
+        with pytest.raises(xdpkit.KernelRefused):
+            hook.replace(loaded)
+    assert records.find_all(loaded.fileno()) == ()
+    assert present(veth, pin_root).record is not None
+    hook.delete()

@@ -23,7 +23,7 @@ from xdpkit.hook.place import Place
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.state import HookStatus, removal
-from xdpkit.hook.writing import write_record
+from xdpkit.hook.writing import forgetting_a_failure, write_record
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.fd import Fd
@@ -262,6 +262,7 @@ class Add:
         what, pins, home = self.what, self._place.pins, self._place.pins.home_of(self.interface)
         kept = maps_that_need_a_holder(loaded) if self._keeps_maps else []
         with contextlib.ExitStack() as during:
+            during.enter_context(forgetting_a_failure(loaded, record))
             if self._pin and (via is Via.LINK or kept):
                 during.enter_context(pins.locked(what, create=True))
                 interface = self._place.resolve_again(self.interface)

@@ -23,7 +23,7 @@ from xdpkit.hook.present import (
 from xdpkit.hook.repair import repair
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.state import AttachedProgram
-from xdpkit.hook.writing import forget, write_record
+from xdpkit.hook.writing import forget, forgetting_a_failure, write_record
 from xdpkit.hook.xdpprog import XdpProg
 
 if TYPE_CHECKING:
@@ -234,12 +234,14 @@ class Replace:
             # ours says so; also those of the program that may come back.
             is_held_elsewhere = folder is None or folder.link is None
             holder = is_held_elsewhere and (bool(kept) or (waits and folder is not None))
+            is_another = present.program.id != loaded.id
             with (
+                forgetting_a_failure(loaded, record if is_another else None),
                 revert.guarding(found.interface, self._place, loaded, record, compared),
                 pins.keeping(kept, home, what, program=loaded, holder=holder),
             ):
                 holding.swap(loaded.fileno(), compared, what)
-            if not waits and present.program.id != loaded.id:
+            if not waits and is_another:
                 forget(present, compared)
             if has_pins:
                 # The pins of the program that has gone.

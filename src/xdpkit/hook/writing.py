@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xdpkit import __version__
@@ -93,6 +95,23 @@ def forget(present: AttachedProgram, program: int | None) -> None:
     if program is not None and present.record is not None:
         netns_cookie, ifindex = present.record.record.hook
         records.clear_for(program, netns_cookie=netns_cookie, ifindex=ifindex)
+
+
+@contextlib.contextmanager
+def forgetting_a_failure(program: Program, record: Record | None) -> Iterator[None]:
+    """Remove what was written down with a program if it does not get on the hook in the block.
+
+    A program that the caller loaded lives on, and would seem to have been attached.
+    """
+    from xdpkit.hook import records
+
+    try:
+        yield
+    except Exception:
+        if record is not None:
+            netns_cookie, ifindex = record.hook
+            records.clear_for(program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex)
+        raise
 
 
 def deadline(seconds: float | None) -> int:
