@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ import pytest
 from tests.kernel.attaching import program
 from tests.kernel.net import Veth
 from tests.kernel.wheels import ROOT, build, copy_sources
-from xdpkit import __version__
+from xdpkit import Program, __version__
+from xdpkit.hook.counters import Counters
+from xdpkit.hook.place import Place
 
 LATER = "99.0.0"
+EARLIER = "0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,22 @@ class Version:
         return attached["record"]
 
 
+def changed(source: str, *changes: tuple[str, str]) -> str:
+    """Return a source with changes, each of which has one place."""
+    for old, new in changes:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return source
+
+
 def with_another_field(source: str) -> str:
     """Return the layout with one field more, as a later version would have it."""
-    for old, new in (
+    return changed(
+        source,
         (
-            """        ("negotiation", Part),
+            """        ("counting", c_uint32),
     ]""",
-            """        ("negotiation", Part),
+            """        ("counting", c_uint32),
         ("priority", c_uint64),
     ]""",
         ),
@@ -73,27 +86,66 @@ def with_another_field(source: str) -> str:
 """,
         ),
         ("import json\n", "import json\nimport os\n"),
-    ):
-        assert source.count(old) == 1
-        source = source.replace(old, new)
-    return source
+    )
+
+
+def without_counters(source: str) -> str:
+    """Return the layout as it was before programs were counted."""
+    return changed(
+        source,
+        (
+            """        ("logical_id", c_uint32),
+        ("counting", c_uint32),
+""",
+            "",
+        ),
+        (
+            """            "logical_id": record.logical_id,
+            "counting": record.counting,
+""",
+            "",
+        ),
+        (
+            """
+        or bool(fields.counting & ~KNOWN_COUNTING)
+""",
+            "",
+        ),
+        (
+            """            logical_id=fields.logical_id,
+            counting=Counting(fields.counting & KNOWN_COUNTING),
+""",
+            "",
+        ),
+    )
+
+
+def install(
+    tmp_path_factory: pytest.TempPathFactory, number: str, change: Callable[[str], str]
+) -> Version:
+    """Return a version of another number, from a wheel of its own: its records are others."""
+    tree = copy_sources(tmp_path_factory.mktemp("sources"))
+    package = tree / "src" / "xdpkit"
+    wire = package / "hook" / "wire.py"
+    wire.write_text(change(wire.read_text()))
+    init = package / "__init__.py"
+    init.write_text(changed(init.read_text(), (f'"{__version__}"', f'"{number}"')))
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(build(tree)) as wheel:
+        wheel.extractall(folder)
+    return Version(folder, number)
 
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    """A later version, from a wheel of its own: its records have one field more."""
-    tree = copy_sources(tmp_path_factory.mktemp("later"))
-    package = tree / "src" / "xdpkit"
-    wire = package / "hook" / "wire.py"
-    wire.write_text(with_another_field(wire.read_text()))
-    init = package / "__init__.py"
-    text = init.read_text()
-    assert text.count(f'"{__version__}"') == 1
-    init.write_text(text.replace(f'"{__version__}"', f'"{LATER}"'))
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(build(tree)) as wheel:
-        wheel.extractall(folder)
-    return Version(folder, LATER)
+    """A later version: its records have one field more."""
+    return install(tmp_path_factory, LATER, with_another_field)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """An earlier version: its records have nothing about counting."""
+    return install(tmp_path_factory, EARLIER, without_counters)
 
 
 @pytest.fixture
@@ -161,3 +213,48 @@ def test_what_a_later_version_wrote_down_is_shown_and_not_changed(
     assert now.record(veth, pin_root) == before
     urgent.do(veth, "confirm", *root)
     now.do(veth, "detach", *root)
+
+
+def test_what_an_earlier_version_attached_is_shown_counted_and_edited(
+    veth: Veth, pin_root: str, now: Version, earlier: Version, object_path: str
+) -> None:
+    root = ("--pin-root", pin_root)
+    earlier.do(veth, "attach", object_path, "--cookie", "7", "--revert-after", "1h", *root)
+    seen = now.record(veth, pin_root)
+    assert (seen["cookie"], seen["unknown"], seen["logical_id"]) == (7, False, None)
+    assert seen["counting"] == "off"
+
+    now.do(veth, "confirm", *root)
+    assert earlier.record(veth, pin_root)["unknown"] is False
+
+    counters = Counters(Place(veth.name, veth.netns, pin_root))
+    (counted,) = counters.enable().programs
+    with Program.from_id(counted.program.id) as running:
+        running.run(bytes(64), repeat=3)
+    (counted,) = counters.read().programs
+    assert counted.total.packets == (0, 0, 3, 0, 0, 0)
+
+    seen = now.record(veth, pin_root)
+    assert (seen["cookie"], seen["logical_id"]) == (7, counted.logical_id)
+    assert seen["counting"] == "packets"
+    assert seen["origin"]["xdpkit"] == EARLIER
+    now.do(veth, "detach", *root)
+
+
+def test_an_earlier_version_shows_what_is_counted_and_does_not_change_it(
+    veth: Veth, pin_root: str, now: Version, earlier: Version, object_path: str
+) -> None:
+    root = ("--pin-root", pin_root)
+    now.do(veth, "attach", object_path, *root)
+    counters = Counters(Place(veth.name, veth.netns, pin_root))
+    counters.enable()
+    seen = earlier.record(veth, pin_root)
+    assert (seen["program"], seen["unknown"]) == ("minimal", True)
+    replaced = earlier.run(veth, "replace", object_path, *root)
+    assert replaced.returncode == 3
+    assert json.loads(replaced.stdout)["error"]["remedy"] == (
+        f"use xdpkit {__version__} or later; or detach the program and attach anew"
+    )
+    earlier.do(veth, "detach", *root)
+    assert counters.read().is_enabled
+    assert not counters.disable().is_enabled

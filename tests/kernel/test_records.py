@@ -15,14 +15,14 @@ import pytest
 
 from tests.kernel import old_kernel
 from tests.kernel.attaching import program as corpus_program
-from tests.kernel.compiled import returning
+from tests.kernel.compiled import read, returning
 from tests.kernel.net import Veth, rtnetlink
 from tests.unit.hook.sample import NEGOTIATION, RECORD
 from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet, UsageError
 from xdpkit.hook import records
 from xdpkit.hook.record import Record, StoredRecord
 from xdpkit.hook.wire import encode
-from xdpkit.kernel import Map, Program, load, load_image, map_ids, program_ids
+from xdpkit.kernel import Map, Program, load, load_all, load_image, map_ids, program_ids
 from xdpkit.kernel.image import IMAGE_MAGIC
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
@@ -194,6 +194,33 @@ def test_a_program_on_two_hooks_has_two_records() -> None:
         records.edit(program.fileno(), found(program, other), replace(other, cookie=5))
         assert found(program).record == RECORD
         assert len(bound(program, records.IMAGE_MAP)) == 1
+
+
+def test_programs_in_its_program_arrays_have_their_images_and_no_record() -> None:
+    with load(read("nested").programs["first"]) as program:
+        assert [leaf.name for leaf in program.leaves] == ["middle", "leaf"]
+        assert records.write(program, RECORD) is None
+        with Program.from_id(program.maps["outer"][0]) as middle:
+            image = records.image_of(middle.fileno())
+            assert image is not None
+            assert (image.name, records.find_all(middle.fileno())) == ("middle", ())
+            with load_image(image) as again:
+                assert again.tag == middle.tag
+        with Program.from_id(program.maps["inner"][0]) as leaf:
+            assert records.image_of(leaf.fileno()) is not None
+        # Once, however often it is written.
+        before = bound(program.leaves[0], records.IMAGE_MAP)
+        records.write(program, replace(RECORD, cookie=1))
+        assert bound(program.leaves[0], records.IMAGE_MAP) == before
+
+
+def test_a_program_that_was_loaded_with_others_knows_those_that_it_reaches() -> None:
+    with load_all(read("nested")) as loaded:
+        reached = {
+            name: {leaf.name for leaf in program.leaves}
+            for name, program in loaded.programs.items()
+        }
+    assert reached == {"first": {"middle", "leaf"}, "middle": {"leaf"}, "leaf": set()}
 
 
 def test_a_record_is_of_one_hook_only() -> None:

@@ -262,6 +262,23 @@ def test_ids_are_walked_from_the_last_one_seen(kernel: Callable[..., Kernel]) ->
     assert {cmd for cmd, _ in calls} == {Cmd.PROG_GET_NEXT_ID}
 
 
+@pytest.mark.parametrize("number", [0, 3, 64, 65, 200])
+def test_the_ids_of_all_maps_of_a_program_are_read_however_many(
+    kernel: Callable[..., Kernel], number: int
+) -> None:
+    def tell(argument: attr.GetInfo) -> int:
+        info = attr.ProgInfo.from_address(argument.info)
+        room, info.nr_map_ids = info.nr_map_ids, number
+        written = min(room, number)
+        (ctypes.c_uint32 * written).from_address(info.map_ids)[:] = range(1, written + 1)
+        return 0
+
+    kernel(*[tell] * (1 if number <= 64 else 2))
+    info, map_ids = bpf.prog_info(3)
+    assert map_ids == tuple(range(1, number + 1))
+    assert info.nr_map_ids == number
+
+
 @pytest.mark.parametrize(
     ("needed", "effective", "last", "missing"),
     [

@@ -7,15 +7,17 @@ import contextlib
 import errno
 import struct
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xdpkit.errors import KernelRefused
+from xdpkit.syscalls import genetlink, netdev
 from xdpkit.syscalls.genetlink import Family, decode_family, decode_payload, encode_payload
 from xdpkit.syscalls.netdev import NetdevInfo, decode_device
-from xdpkit.syscalls.netlink import encode_attribute, encode_nested
+from xdpkit.syscalls.netlink import NetlinkSocket, encode_attribute, encode_nested
 from xdpkit.uapi.genetlink import CtrlAttribute, CtrlGroupAttribute
 from xdpkit.uapi.netdev import NetdevAttribute, NetdevCommand, XdpAct, XdpRxMetadata, XskFlags
 
@@ -112,3 +114,16 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     for decode in (decode_payload, decode_family, decode_device):
         with bad_messages_are_fine():
             decode(data)
+
+
+def test_the_number_of_the_netdev_family_is_asked_for_until_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([None, Family(31, 1)])
+    monkeypatch.setattr(netdev, "_known", {})
+    monkeypatch.setattr(genetlink, "find_family", lambda *_: next(answers))
+    connection = cast(NetlinkSocket, None)
+
+    assert netdev.find_family(connection) is None
+    assert netdev.find_family(connection) == Family(31, 1)
+    assert netdev.find_family(connection) == Family(31, 1)

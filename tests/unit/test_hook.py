@@ -199,6 +199,7 @@ def test_the_status_is_plain_data_for_json() -> None:
         "attached": [
             {
                 "mode": "native",
+                "qid": None,
                 "prog": {
                     "id": 7,
                     "name": "xdp_pass",
@@ -220,6 +221,7 @@ def test_the_status_is_plain_data_for_json() -> None:
                 "note": None,
             }
         ],
+        "root": None,
     }
 
 

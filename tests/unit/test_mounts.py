@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdpkit.errors import KernelRefused
-from xdpkit.syscalls.mounts import Mount, parse
+from xdpkit.syscalls.mounts import Mount, has_device, parse
 
 numbers = st.integers(0, 0xFFFFFFFF)
 names = st.binary(max_size=30).filter(lambda name: b"\0" not in name).map(os.fsdecode)
@@ -51,6 +51,27 @@ def test_what_the_kernel_writes_is_read_back(written: list[tuple[Mount, list[str
     assert parse(data) == tuple(mount for mount, _ in written)
 
 
+@given(st.lists(mounts, max_size=5), st.tuples(st.integers(0, 2), st.integers(0, 2)))
+def test_a_device_is_found_where_the_parsed_mounts_have_it(
+    written: list[Mount], other: tuple[int, int]
+) -> None:
+    data = b"".join(line(mount, []) for mount in written)
+    devices = {mount.device for mount in written}
+
+    assert all(has_device(data, device) for device in devices)
+    assert has_device(data, other) is (other in devices)
+
+
+def test_a_device_is_not_found_in_other_fields() -> None:
+    data = (
+        b"1 2 0:22 / /3\\0404\\0400:39\\040 rw - bpf 0:39 rw\n5 6 10:39 / /0:39 rw - bpf 0:3 rw\n"
+    )
+
+    assert has_device(data, (0, 22))
+    assert not has_device(data, (0, 39))
+    assert not has_device(data, (0, 3))
+
+
 @given(st.binary(max_size=80), st.lists(st.sampled_from(b" -:0123456789/\\\n"), max_size=60))
 def test_any_bytes_are_mounts_or_malformed(anything: bytes, likely: list[int]) -> None:
     for data in (anything, bytes(likely), b"42 23 0:39 / " + anything):
@@ -78,6 +99,7 @@ def test_mounts_are_read_with_and_without_optional_fields() -> None:
         b"42",
         b"23 27 0:22 / /sys rw sysfs sysfs rw",
         b"23 27 0:22 / - sysfs sysfs rw",
+        b"23 27 0:22 / /sys rw -",
         b"23 27 22 / /sys rw - sysfs sysfs rw",
         b"x 27 0:22 / /sys rw - sysfs sysfs rw",
     ],

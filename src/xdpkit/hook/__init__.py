@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from xdpkit.hook.add import Add
     from xdpkit.hook.attaching import attach, detach
+    from xdpkit.hook.changes import prepare_add, prepare_delete, prepare_replace
     from xdpkit.hook.cleaning import Cleaned, clean
     from xdpkit.hook.delete import Delete, Detached
     from xdpkit.hook.hook import Hook
     from xdpkit.hook.looking import status
     from xdpkit.hook.mode import Mode, Via
+    from xdpkit.hook.queues import AllQueues, Queues
+    from xdpkit.hook.rearranging import AddBeside, DeleteFrom, ReplaceWithin
     from xdpkit.hook.record import Origin, Record, StoredRecord
     from xdpkit.hook.replace import Replace
     from xdpkit.hook.request import Terms
@@ -31,9 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Add",
+    "AddBeside",
+    "AllQueues",
     "AttachedProgram",
     "Cleaned",
     "Delete",
+    "DeleteFrom",
     "Detached",
     "Hook",
     "HookStatus",
@@ -42,8 +48,10 @@ __all__ = [
     "Origin",
     "Owner",
     "ProgramSummary",
+    "Queues",
     "Record",
     "Replace",
+    "ReplaceWithin",
     "StoredRecord",
     "Terms",
     "Via",
@@ -51,17 +59,23 @@ __all__ = [
     "attach",
     "clean",
     "detach",
+    "prepare_add",
+    "prepare_delete",
+    "prepare_replace",
     "status",
 ]
 
 _HOMES = {
     "add": ("Add",),
     "attaching": ("attach", "detach"),
+    "changes": ("prepare_add", "prepare_delete", "prepare_replace"),
     "cleaning": ("Cleaned", "clean"),
     "delete": ("Delete", "Detached"),
     "hook": ("Hook",),
     "looking": ("status",),
     "mode": ("Mode", "Via"),
+    "queues": ("AllQueues", "Queues"),
+    "rearranging": ("AddBeside", "DeleteFrom", "ReplaceWithin"),
     "record": ("Origin", "Record", "StoredRecord"),
     "replace": ("Replace",),
     "request": ("Terms",),

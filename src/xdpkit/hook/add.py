@@ -15,25 +15,32 @@ from typing import TYPE_CHECKING, Unpack
 
 from xdpkit.errors import HookBusy, KernelRefused, UsageError, VerifierError
 from xdpkit.hook import pins as pinned
-from xdpkit.hook import revert
+from xdpkit.hook import revert, scope
 from xdpkit.hook.holding import as_held, hearing, set_program
-from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
+from xdpkit.hook.inherited import Inheritance
+from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
+from xdpkit.hook.placing import Coming
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.request import Request, Terms
+from xdpkit.hook.rooting import new_root, note_on_tail_calls, require_unbound
+from xdpkit.hook.scope import Scope
 from xdpkit.hook.state import HookStatus, removal
-from xdpkit.hook.writing import forgetting_a_failure, write_record
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import AttachType
 
 if TYPE_CHECKING:
-    from xdpkit.hook.record import Record
     from xdpkit.kernel import Program
     from xdpkit.negotiation import Negotiation
     from xdpkit.obj import ProgramSpec
+
+_NOT_BY_QUEUE = {
+    True: "a program on the NIC is for all queues",
+    False: "a program for a block only is for all queues",
+}
 
 
 class Add:
@@ -55,12 +62,19 @@ class Add:
         mode: Mode | str | Sequence[Mode | str] | None = None,
         pin: bool = True,
         via: Via | str | None = None,
+        queues: Scope = None,
+        found: HookStatus | None = None,
         **terms: Unpack[Terms],
     ) -> None:
         """Look at the hook, and hold the program against the interface.
 
+        Args:
+            found: the hook as it was seen just before.
+            queues: the RX queues that the program is for; None: all.
+
         Raises:
-            UsageError: there is no such interface, or the program is none for an interface.
+            UsageError: there is no such interface, it has no such queue, or the program is none
+                for an interface.
             HookBusy: a program is there already.
             RequirementUnmet: the interface cannot do what the program needs; or pins are
                 impossible.
@@ -68,15 +82,21 @@ class Add:
         modes = Mode.choice(mode)
         wanted = " or ".join(each.value for each in modes)
         name = getattr(program, "name", repr(program))
-        self.interface = place.resolve()
+        self.interface = found.interface if found is not None else place.resolve()
         self.what = f"attach {name} to {self.interface.name} in {wanted} mode"
+        if queues is not None:
+            self.what += f" for {scope.describe(queues)}"
+            scope.require(queues, self.interface, self.what)
+            if not pin or Mode.OFFLOAD in modes:
+                raise UsageError(self.what, cause=_NOT_BY_QUEUE[pin])
+        self.queues = queues
         self._request = Request(
             program, self.interface, self.what, pin_root=place.pin_root, **terms
         )
         self.notes: list[str] = []
         self._place = place
         self._pin = pin
-        self._keeps_maps = pin and self._request.needs_pins()
+        self._keeps_maps = pin and (queues is not None or self._request.needs_pins())
         tries = [(each, self._via_for(each, via)) for each in modes]
         self._require_pins([way for _, way in tries])
         found = place.look_again(self.interface)
@@ -166,9 +186,10 @@ class Add:
             held = "by a link"
             if self._pin:
                 held += f" pinned in {self._place.pins.home_of(self.interface)}"
+        queues = f" for {scope.describe(self.queues)}" if self.queues is not None else ""
         return (
             f"would attach {self._request.program.name} to {self.interface.name} in"
-            f" {self.mode.value} mode, {held}"
+            f" {self.mode.value} mode{queues}, {held}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -179,6 +200,7 @@ class Add:
             "interface": self.interface.name,
             "ifindex": self.interface.index,
             "netns": self.interface.netns,
+            "queues": None if self.queues is None else sorted(self.queues),
             "mode": self.mode.value,
             "via": self.via.value,
             "negotiation": self.negotiation.to_dict(),
@@ -228,12 +250,36 @@ class Add:
             with _of_the_mode() if mode is Mode.OFFLOAD else contextlib.nullcontext():
                 loaded = request.load(mode, resources)
             request.require_binding(loaded)
-            record, note = write_record(
-                loaded, request, mode, via, negotiation, revert_after=revert_after
+            inherited = Inheritance.of(self._place, self.interface)
+            running, record = inherited.take_in(
+                loaded,
+                request,
+                mode,
+                via,
+                negotiation,
+                resources,
+                queues=self.queues,
+                note=self._note,
+                # What is undone is what is on the hook: the root.
+                revert_after=revert_after if self.queues is None else None,
             )
-            self._note(note)
-            revert.require_record(record, revert_after, self.what)
-            link, pin = self._put(loaded, mode, via, record)
+            coming = Coming(running, record, self._keeps_maps)
+            if self.queues is not None:
+                require_unbound(loaded, self.what)
+                self._note(note_on_tail_calls(loaded))
+                coming = resources.enter_context(
+                    new_root(
+                        self.interface,
+                        mode,
+                        via,
+                        dict.fromkeys(self.queues, running),
+                        self.what,
+                        runs=(coming,),
+                        revert_after=revert_after,
+                    )
+                )
+            revert.require_record(coming.record, revert_after, self.what)
+            link, pin = self._put(coming, inherited, mode, via)
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
@@ -244,35 +290,39 @@ class Add:
                 interface=self.interface,
                 mode=mode,
                 via=via,
-                program=loaded,
+                program=running,
                 link=link,
                 negotiation=negotiation,
                 record=record,
                 pinned=pin,
                 is_for_a_block=not self._pin,
+                queues=self.queues,
                 members=members,
                 resources=resources.pop_all(),
                 notes=tuple(self.notes),
             )
 
     def _put(
-        self, loaded: Program, mode: Mode, via: Via, record: Record | None
+        self, coming: Coming, inherited: Inheritance, mode: Mode, via: Via
     ) -> tuple[Fd | None, str | None]:
         """Put the loaded program on the hook; return its link and where that is pinned."""
         what, pins, home = self.what, self._place.pins, self._place.pins.home_of(self.interface)
-        kept = maps_that_need_a_holder(loaded) if self._keeps_maps else []
+        loaded = coming.program
         with contextlib.ExitStack() as during:
-            during.enter_context(forgetting_a_failure(loaded, record))
-            if self._pin and (via is Via.LINK or kept):
+            during.enter_context(coming.forgotten_if_it_fails())
+            if self._pin and (via is Via.LINK or coming.needs_pins):
                 during.enter_context(pins.locked(what, create=True))
+                inherited.require_unchanged(what)
                 interface = self._place.resolve_again(self.interface)
                 repair(interface, pins, what)
                 pins.vacate(interface, what)
                 holder = via is Via.NETLINK
-                during.enter_context(pins.keeping(kept, home, what, program=loaded, holder=holder))
+                during.enter_context(coming.pinned(pins, home, what, holder=holder))
             else:
                 finish_leaving(self._place.resolve_again(self.interface), pins, what)
-            during.enter_context(revert.guarding(self.interface, self._place, loaded, record))
+            during.enter_context(
+                revert.guarding(self.interface, self._place, loaded, coming.record)
+            )
             if via is Via.NETLINK:
                 self._set(loaded, mode)
                 return None, None

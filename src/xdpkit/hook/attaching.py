@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from xdpkit.hook.add import Add
-from xdpkit.hook.delete import Delete, Detached
+from xdpkit.hook.changes import prepare_add, prepare_delete
+from xdpkit.hook.delete import Detached
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place, StrPath
@@ -59,7 +59,7 @@ def attach(
         KernelRefused: the kernel or the driver refused.
     """
     place = Place.named(iface, netns, pin_root)
-    return Add(place, program, mode=mode, pin=pin, via=via, **terms).apply()
+    return prepare_add(place, program, mode=mode, pin=pin, via=via, **terms).apply()
 
 
 def detach(
@@ -85,4 +85,4 @@ def detach(
         MissingPrivilege: a capability is missing.
         KernelRefused: the kernel refused.
     """
-    return Delete(Place.named(iface, netns, pin_root), expected=expected).apply()
+    return prepare_delete(Place.named(iface, netns, pin_root), expected=expected).apply()

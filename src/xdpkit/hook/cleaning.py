@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook.delete import Delete
+from xdpkit.hook.homes import is_gone
 from xdpkit.hook.looking import examine
 from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
 from xdpkit.hook.place import Place
@@ -95,6 +96,8 @@ def clean(
                 # What somebody else has detached meanwhile.
                 for folder in pins.folders():
                     repair_folder(folder, still_attached(folder, namespaces))
+                    if folder.has_only_settings:
+                        pinned.remove(folder.path, with_settings=True)
                 with contextlib.suppress(OSError):
                     os.rmdir(pins.folder)
     return tuple(results)
@@ -113,6 +116,16 @@ def _sweep(
     """Remove the pins that serve nothing any more. Under the lock."""
     for folder in folders:
         attached = still_attached(folder, namespaces)
+        if folder.has_only_settings:
+            if is_gone(folder.netns_cookie, folder.ifindex, namespaces):
+                yield Cleaned("what was set for an interface that is gone", folder.path)
+            elif everything:
+                yield Cleaned("what is set for an interface", folder.path)
+            else:
+                continue
+            if not dry_run:
+                pinned.remove(folder.path, with_settings=True)
+            continue
         if folder.is_dead:
             yield Cleaned(
                 "pins of an interface that is gone, or of a command that was killed", folder.path

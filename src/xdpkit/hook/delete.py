@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from xdpkit.hook.pins import HookFolder
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import NOTHING, Expected, expected_id, find_present, opened
 from xdpkit.hook.repair import finish_leaving, repair
+from xdpkit.hook.seats import Seats, require_sight
 from xdpkit.hook.state import AttachedProgram, HookStatus, ProgramSummary
-from xdpkit.hook.writing import forget, write_stand_in
+from xdpkit.hook.writing import forget, forget_member, write_own
 from xdpkit.interfaces import Interface
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls.fd import Fd
@@ -38,6 +39,7 @@ class Detached:
         link_id: the link that held it, None where netlink did.
         notes: what there is to know, in sentences.
         record: what xdpkit wrote down when it attached the program, or None.
+        programs: the programs by RX queue where they were under a root; None: the global one.
     """
 
     interface: Interface
@@ -46,6 +48,7 @@ class Detached:
     link_id: int | None
     notes: tuple[str, ...] = ()
     record: StoredRecord | None = None
+    programs: Mapping[int | None, ProgramSummary] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -56,6 +59,10 @@ class Detached:
             "mode": self.mode.value,
             "prog": self.program.to_dict(),
             "link": {"id": self.link_id} if self.link_id is not None else None,
+            "detached": [
+                {"qid": queue, "prog": program.to_dict()}
+                for queue, program in (self.programs or {None: self.program}).items()
+            ],
             "notes": list(self.notes),
         }
 
@@ -67,8 +74,20 @@ class Delete:
         found: the hook as it was seen.
     """
 
-    def __init__(self, place: Place, *, expected: Expected | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        expected: Expected | None = None,
+        found: HookStatus | None = None,
+        check: Callable[[HookStatus], None] = lambda found: None,
+    ) -> None:
         """Look at the hook.
+
+        Args:
+            place: the hook. expected: the program that has to be there.
+            found: the hook as it was seen just before.
+            check: raises an error if the hook is not as it was; called before the change.
 
         That nothing is attached is not said before :meth:`apply` has swept what a killed detach
         may have left.
@@ -81,7 +100,8 @@ class Delete:
         self._place = place
         self._expected = expected
         self._wanted = expected_id(expected, self.what)
-        self.found = place.look()
+        self._check = check
+        self.found = found or place.look()
         self._present: AttachedProgram | None = None
         with contextlib.suppress(UsageError):
             self._present = find_present(self.found, self._wanted, place.pin_root, self.what)
@@ -104,7 +124,9 @@ class Delete:
             UsageError: nothing is attached.
         """
         name = self.found.interface.name
-        return f"would detach from {name}: {self.present.describe()}"
+        members = self._members(self.found, self.present)
+        gone = {each.program.id: each for each in members.values()} or {0: self.present}
+        return f"would detach from {name}: {', '.join(each.describe() for each in gone.values())}"
 
     def to_dict(self) -> dict[str, object]:
         """Return what would change as plain data, for JSON.
@@ -150,12 +172,12 @@ class Delete:
         notes: tuple[str, ...] = ()
         with place.pins.locked(what, create=False, lenient=by_netlink) as has_pins:
             interface = place.resolve_again(self.found.interface)
-            if has_pins:
-                repair(interface, place.pins, what)
-            else:
-                finish_leaving(interface, place.pins, what)
-            found = place.look_again(interface)
+            put_right = repair if has_pins else finish_leaving
+            found = put_right(interface, place.pins, what)
             present = find_present(found, self._wanted, place.pin_root, what)
+            require_sight(found, what)
+            self._check(found)
+            members = self._members(found, present)
             folder = place.pins.folder_of(found.interface) if has_pins else None
             with opened(present, found, self._expected, what) as (holding, compared, note):
                 link_id = holding.link_id
@@ -168,6 +190,8 @@ class Delete:
                     notes = () if is_any or note is None else (note,)
                     holding.drop(None if is_any else compared, what)
                     forget(present, compared)
+                    for number in {each.program.id: each for each in members.values()}:
+                        forget_member(number, found.interface)
             # The pins go last: after a crash in between, they are found and swept.
             if revert_after is None and folder is not None and folder.keeps(present.program.id):
                 pinned.remove(folder.path)
@@ -178,7 +202,19 @@ class Delete:
             link_id,
             notes,
             present.record,
+            {queue: each.program for queue, each in members.items()},
         )
+
+    def _members(
+        self, found: HookStatus, present: AttachedProgram
+    ) -> dict[int | None, AttachedProgram]:
+        """Return the programs that a root runs."""
+        if present.root is None:
+            return {}
+        seats = Seats(found, present)
+        members = seats.all(self.what)
+        seen = {number: seats.look_at(number) for number in set(members.values())}
+        return {queue: seen[number] for queue, number in members.items()}
 
     def _stand_in(
         self,
@@ -218,7 +254,14 @@ class Delete:
         leaving: Fd,
     ) -> Iterator[None]:
         with Program(Fd.duplicate(leaving.fileno())) as program:
-            record, _ = write_stand_in(program, interface, present, revert_after)
+            record, _ = write_own(
+                program,
+                interface,
+                present.mode,
+                present.via or Via.LINK,
+                revert_after=revert_after,
+                reverts_to=present.program.id,
+            )
             revert.require_record(record, revert_after, self.what)
             with contextlib.ExitStack() as during:
                 during.enter_context(

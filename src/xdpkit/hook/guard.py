@@ -26,7 +26,7 @@ from xdpkit.hook import records
 from xdpkit.hook.holding import exchanged, holding_of
 from xdpkit.hook.homes import ids_on
 from xdpkit.hook.place import Place
-from xdpkit.hook.repair import repair
+from xdpkit.hook.repair import sweep
 from xdpkit.hook.revert import FAILED, MADE, READY, Task
 from xdpkit.interfaces import Interface, namespaces
 from xdpkit.kernel import Program
@@ -183,7 +183,7 @@ class Change:
                 if self.previous is None and folder is not None and folder.keeps(self.program.id):
                     pinned.remove(folder.path)
                 elif has_pins:
-                    repair(place.resolve_again(interface), pins, self.what)
+                    sweep(place.resolve_again(interface), pins)
         return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from xdpkit.errors import UsageError
 from xdpkit.interfaces import Interface, resolve
-from xdpkit.interfaces.namespaces import reachable
+from xdpkit.interfaces.namespaces import Reachable, reachable
 
 
 def ids_on(interface: Interface) -> tuple[int | None, ...]:
@@ -20,15 +20,29 @@ def is_still_there(netns_cookie: int, ifindex: int, programs: Collection[int]) -
 
     One program can be on several hooks: that it is on one does not say that it left another.
     """
-    places = reachable()
+    interface, is_gone = _look(netns_cookie, ifindex, reachable())
+    if interface is None:
+        return False if is_gone else None
+    return any(program in programs for program in ids_on(interface))
+
+
+def is_gone(netns_cookie: int, ifindex: int, places: Reachable) -> bool:
+    """Return whether there is certainly no such interface any more.
+
+    Args:
+        netns_cookie, ifindex: the interface. places: the namespaces that can be reached.
+    """
+    return _look(netns_cookie, ifindex, places)[1]
+
+
+def _look(netns_cookie: int, ifindex: int, places: Reachable) -> tuple[Interface | None, bool]:
+    """Return an interface, None where it is not seen, and whether it is certainly gone."""
     place = places.get(netns_cookie)
     if place is None:
-        return None if places.unseen else False
+        return None, not places.unseen
     try:
         interface = resolve(ifindex, netns=place.netns)
     except UsageError:
-        return False
-    if interface.netns_cookie != netns_cookie:
-        # Another namespace has taken the name, or the process's number.
-        return None
-    return any(program in programs for program in ids_on(interface))
+        return None, True
+    # Else another namespace has taken the name, or the process's number.
+    return (interface if interface.netns_cookie == netns_cookie else None), False

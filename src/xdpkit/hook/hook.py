@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
+from xdpkit.hook.looking import examine
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place, StrPath
@@ -14,8 +15,10 @@ from xdpkit.hook.state import AttachedProgram, HookStatus
 from xdpkit.hook.xdpprog import XdpProg
 
 if TYPE_CHECKING:
+    from xdpkit.hook.counters import Counters
     from xdpkit.hook.delete import Detached
     from xdpkit.hook.present import Expected
+    from xdpkit.hook.queues import AllQueues
     from xdpkit.kernel import Program
     from xdpkit.obj import ProgramSpec
 
@@ -53,13 +56,28 @@ class Hook:
         """
         self.place = Place.named(iface, netns, pin_root)
 
+    @property
+    def queues(self) -> AllQueues:
+        """The RX queues, to give some of them a program of their own: ``hook.queues[3]``."""
+        from xdpkit.hook.queues import AllQueues
+
+        return AllQueues(self.place)
+
+    @property
+    def counters(self) -> Counters:
+        """What the programs return, counted without their doing: ``hook.counters.enable()``."""
+        from xdpkit.hook.counters import Counters
+
+        return Counters(self.place)
+
     def status(self) -> HookStatus:
         """Return what is on the hook.
 
         Raises:
             UsageError: there is no such interface or namespace.
         """
-        return self.place.look()
+        (found,) = examine([self.place.resolve()], self.place.pins, with_members=True)
+        return found
 
     def open(self) -> XdpProg | None:
         """Open the program that is on the hook, whoever put it there; None for an empty hook.
@@ -106,9 +124,9 @@ class Hook:
             VerifierError: the program did not load.
             KernelRefused: the kernel or the driver refused.
         """
-        from xdpkit.hook.add import Add
+        from xdpkit.hook.changes import prepare_add
 
-        return Add(self.place, program, mode=mode, pin=pin, via=via, **terms).apply(
+        return prepare_add(self.place, program, mode=mode, pin=pin, via=via, **terms).apply(
             revert_after=revert_after
         )
 
@@ -142,20 +160,26 @@ class Hook:
             VerifierError: the program did not load.
             KernelRefused: the kernel or the driver refused.
         """
-        from xdpkit.hook.replace import Replace
+        from xdpkit.hook.changes import prepare_replace
 
-        return Replace(self.place, program, expected=expected, **terms).apply(
+        return prepare_replace(self.place, program, expected=expected, **terms).apply(
             revert_after=revert_after
         )
 
     def delete(
-        self, *, expected: Expected | None = None, revert_after: float | None = None
+        self,
+        *,
+        expected: Expected | None = None,
+        keep_root: bool = False,
+        revert_after: float | None = None,
     ) -> Detached:
-        """Take the program off the hook.
+        """Take the program off the hook; programs that RX queues have of their own stay.
 
         Args:
             expected: the program that has to be there; it may be somebody else's. None: whichever
                 xdpkit keeps there.
+            keep_root: leave the root on the hook even if no program is left: some drivers reset
+                their rings when what is on the hook is exchanged.
             revert_after: seconds after which it is put back, unless :meth:`confirm` is called
                 before.
 
@@ -166,9 +190,20 @@ class Hook:
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel refused.
         """
-        from xdpkit.hook.delete import Delete
+        from xdpkit.hook.changes import prepare_delete
 
-        return Delete(self.place, expected=expected).apply(revert_after=revert_after)
+        return prepare_delete(self.place, expected=expected, keep_root=keep_root).apply(
+            revert_after=revert_after
+        )
+
+    def clear(self, *, revert_after: float | None = None) -> Detached:
+        """Take all programs off the hook: those of all RX queues, and the global one.
+
+        Arguments and errors are those of :meth:`delete`.
+        """
+        from xdpkit.hook.changes import prepare_delete
+
+        return prepare_delete(self.place, everything=True).apply(revert_after=revert_after)
 
     def confirm(self) -> AttachedProgram:
         """Keep a change that was made with ``revert_after``.

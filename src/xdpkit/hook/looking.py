@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook import roots
 from xdpkit.hook.homes import is_still_there
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, PinnedLink, Pins
+from xdpkit.hook.roots import Root
 from xdpkit.hook.state import (
     AttachedProgram,
     HookStatus,
@@ -21,6 +23,7 @@ from xdpkit.hook.state import (
     ProgramSummary,
 )
 from xdpkit.interfaces import Interface, list_all, resolve
+from xdpkit.interfaces.interface import rx_queues_in_use
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.uapi import attr
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
     from xdpkit.hook.record import StoredRecord
     from xdpkit.syscalls.proc import Holder
 
+OWN_MAPS = "xdpkit_"
+"""How maps of xdpkit's own are called that its programs have."""
+
 # The name of the program in which libxdp (xdp-tools) joins several.
 _LIBXDP_DISPATCHER = "xdp_dispatcher"
 _LOOKS = 3
-# Maps of xdpkit's own that are bound to its programs.
-_OWN_MAPS = "xdpkit_"
 
 
 def status(
@@ -51,19 +55,32 @@ def status(
         UsageError: there is no such interface or namespace.
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
     """
-    if iface is not None:
-        return examine([resolve(iface, netns=netns)], Pins(pin_root), with_holders=True)
-    return examine([found for found in list_all(netns=netns) if found.xdp], Pins(pin_root))
+    interfaces = (
+        [resolve(iface, netns=netns)]
+        if iface is not None
+        else [found for found in list_all(netns=netns) if found.xdp]
+    )
+    return examine(interfaces, Pins(pin_root), with_holders=iface is not None, with_members=True)
 
 
 def examine(
-    interfaces: Iterable[Interface], pins: Pins, *, with_holders: bool = False
+    interfaces: Iterable[Interface],
+    pins: Pins,
+    *,
+    with_holders: bool = False,
+    with_members: bool = False,
 ) -> tuple[HookStatus, ...]:
-    """Return what is on these interfaces' hooks. Changes nothing and takes no lock."""
+    """Return what is on these interfaces' hooks. Changes nothing and takes no lock.
+
+    Args:
+        interfaces: the interfaces. pins: where links are pinned.
+        with_holders: look for the processes that hold links, too.
+        with_members: look at the programs that a root runs, too.
+    """
     interfaces = tuple(interfaces)
     if not any(interface.xdp for interface in interfaces):
         return tuple(HookStatus(interface, ()) for interface in interfaces)
-    surroundings = _Surroundings(*_links(), *_folders(pins), pins, with_holders)
+    surroundings = _Surroundings(*_links(), *_folders(pins), pins, with_holders, with_members)
     return tuple(
         HookStatus(
             interface,
@@ -86,6 +103,24 @@ class _Surroundings:
     pins_note: str | None
     pins: Pins
     with_holders: bool
+    with_members: bool
+
+
+def root_of(program_id: int) -> Root | None:
+    """Return the root that a program is, None if it is none, or has gone.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN to look.
+    """
+    descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, program_id)
+    if descriptor is None:
+        return None
+    with descriptor:
+        info, map_ids = bpf.prog_info(descriptor.fileno())
+    if info.name != roots.ROOT.encode():
+        return None
+    maps = {number: _map_summary(number).name for number in map_ids}
+    return roots.find(program_id, roots.ROOT, maps)
 
 
 def programs_of(interface: Interface) -> list[tuple[Mode, int]]:
@@ -117,7 +152,10 @@ def _attached(
     notes = [seen.note]
     if link is None:
         notes += [links_note, around.pins_note]
-    return AttachedProgram(
+    root = seen.root
+    if root is None and seen.program.name is None and link is not None and folder is not None:
+        root = _root_by_pins(program_id, folder)
+    attached = AttachedProgram(
         mode=mode,
         program=seen.program,
         via=via,
@@ -128,7 +166,65 @@ def _attached(
         record=record,
         dispatcher=seen.dispatcher,
         holders=_holders(link_id) if around.with_holders and link_id is not None else (),
+        root=root,
     )
+    if root is not None and around.with_members:
+        return replace(attached, members=tuple(_members(attached, root, interface)))
+    return attached
+
+
+def _members(hook: AttachedProgram, root: Root, interface: Interface) -> Iterator[AttachedProgram]:
+    """Yield the programs that a root runs, as :attr:`HookStatus.programs` has them."""
+    try:
+        members = roots.members_of(root, "look at the programs of the RX queues")
+    except (MissingPrivilege, RequirementUnmet, KernelRefused):
+        # What is on the hook has a note about it.
+        return
+    in_use = rx_queues_in_use(interface)
+    seen: dict[int, AttachedProgram] = {}
+    for queue, number in members.items():
+        if number not in seen:
+            seen[number] = member_of(hook, number, interface)
+        member = replace(seen[number], qid=queue)
+        if queue is not None and in_use is not None and queue >= in_use:
+            yield replace(member, note=_without_queue(member, queue, in_use, interface))
+        else:
+            yield member
+
+
+def _without_queue(member: AttachedProgram, queue: int, in_use: int, interface: Interface) -> str:
+    name = member.program.name or f"program {member.program.id}"
+    note = (
+        f"{name} has no queue now: {interface.name} uses {in_use} of its RX queues, and not queue"
+        f" {queue}"
+    )
+    return f"{member.note}; {note}" if member.note else note
+
+
+def member_of(hook: AttachedProgram, number: int, interface: Interface) -> AttachedProgram:
+    """Look at a program that a root runs.
+
+    Args:
+        hook: the root, as it is on the hook. number: the program's id. interface: whose hook it is.
+    """
+    seen = _see(number, interface)
+    record = _record_for(interface, seen, is_pinned=hook.pinned is not None)
+    return replace(hook, program=seen.program, record=record, note=seen.note, root=None, members=())
+
+
+def _root_by_pins(program_id: int, folder: HookFolder) -> Root | None:
+    """Return what a program's pinned maps say of it where it cannot be looked at itself."""
+    found = {number: path for path, number in folder.maps_for(program_id)}
+    names: dict[int, str] = {}
+    for number, path in found.items():
+        descriptor = bpf.obj_get(path, what=f"open {path}")
+        if descriptor is not None:
+            with descriptor:
+                names[number] = _name_of_map(descriptor.fileno())
+    for number, name in names.items():
+        if name == roots.QUEUES_MAP:
+            return Root(program_id, number, queues=0, unserved_id=0)
+    return None
 
 
 def _record_for(interface: Interface, seen: _Seen, *, is_pinned: bool) -> StoredRecord | None:
@@ -236,6 +332,7 @@ class _Seen:
     program: ProgramSummary
     records: tuple[StoredRecord, ...] = ()
     dispatcher: Dispatcher | None = None
+    root: Root | None = None
     note: str | None = None
 
 
@@ -258,7 +355,8 @@ def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
     name = info.name.decode("ascii", "backslashreplace")
     found: tuple[StoredRecord, ...] = ()
     dispatcher = note = None
-    if any(found.name.startswith(_OWN_MAPS) for found in maps):
+    root = roots.find(program_id, name, {used.id: used.name for used in maps})
+    if any(found.name.startswith(OWN_MAPS) for found in maps):
         from xdpkit.hook import records
 
         found = records.find_all(descriptor)
@@ -275,9 +373,9 @@ def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
         type=known.get(info.type, int(info.type)),
         jited=info.jited_prog_len > 0,
         loaded_at=_wall_clock(info.load_time),
-        maps=tuple(found for found in maps if not found.name.startswith(_OWN_MAPS)),
+        maps=tuple(found for found in maps if not found.name.startswith(OWN_MAPS)),
     )
-    return _Seen(program, found, dispatcher, note)
+    return _Seen(program, found, dispatcher, root, note)
 
 
 def _map_summary(map_id: int) -> MapSummary:
@@ -285,8 +383,12 @@ def _map_summary(map_id: int) -> MapSummary:
     if descriptor is None:
         return MapSummary(map_id, "")
     with descriptor:
-        info = bpf.map_info(descriptor.fileno())
-    return MapSummary(map_id, info.name.decode("ascii", "backslashreplace"))
+        return MapSummary(map_id, _name_of_map(descriptor.fileno()))
+
+
+def _name_of_map(descriptor: int) -> str:
+    name: bytes = bpf.map_info(descriptor).name
+    return name.decode("ascii", "backslashreplace")
 
 
 def _wall_clock(since_boot: int) -> datetime:

@@ -8,36 +8,34 @@ import contextlib
 from xdpkit.errors import RequirementUnmet
 from xdpkit.hook import records
 from xdpkit.hook.holding import open_program
+from xdpkit.hook.looking import OWN_MAPS, status
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
 from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.interfaces import Interface
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
+from xdpkit.syscalls import bpf
 
 
 def open_present(place: Place) -> XdpProg | None:
     """Return the program on a hook, None for an empty one; see :meth:`xdpkit.Hook.open`."""
     what = f"open the program on {place.iface}"
-    found = place.look()
-    if not found.attached:
+    (found,) = status(netns=place.netns, iface=place.iface, pin_root=place.pin_root)
+    serving = [each for each in found.programs if each.qid is None]
+    if not serving:
         return None
-    present = found.attached[0]
+    present = serving[0]
     record = present.record.record if present.record is not None else None
     with contextlib.ExitStack() as resources:
-        descriptor = resources.enter_context(
-            open_program(present.program.id, found.interface, what)
+        program = resources.enter_context(
+            open_with_maps(
+                present.program.id,
+                found.interface,
+                what,
+                name=record.program if record is not None else None,
+            )
         )
-        names = _names_of_maps(descriptor.fileno())
-        maps: dict[str, Map] = {}
-        for used in present.program.maps or ():
-            opened = resources.enter_context(Map.from_id(used.id))
-            maps[names.get(used.id) or used.name or str(used.id)] = opened
-        owned = resources.pop_all()
-        program = Program(
-            descriptor, name=record.program if record else None, maps=maps, owned=owned
-        )
-    with contextlib.ExitStack() as resources:
-        resources.enter_context(program)
         return XdpProg(
             place=place,
             interface=found.interface,
@@ -53,6 +51,27 @@ def open_present(place: Place) -> XdpProg | None:
             members=contextlib.ExitStack(),
             resources=resources.pop_all(),
         )
+
+
+def open_with_maps(
+    number: int, interface: Interface, what: str, *, name: str | None = None
+) -> Program:
+    """Open a program that is on a hook by its id, with the maps that it uses; they are its own.
+
+    Raises:
+        HookBusy: it has gone.
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    with contextlib.ExitStack() as resources:
+        descriptor = resources.enter_context(open_program(number, interface, what))
+        names = _names_of_maps(descriptor.fileno())
+        maps: dict[str, Map] = {}
+        for used in bpf.prog_info(descriptor.fileno())[1]:
+            opened = resources.enter_context(Map.from_id(used))
+            if not opened.name.startswith(OWN_MAPS):
+                maps[names.get(used) or opened.name or str(used)] = opened
+        owned = resources.pop_all()
+    return Program(descriptor, name=name, maps=maps, owned=owned)
 
 
 def _names_of_maps(program: int) -> dict[int, str]:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/sys/fs/bpf"
 
+SETTINGS = "settings"
+"""The name of the pin of an interface's settings, in the folder of its hook."""
+
 BY_NAME = (
     "name the network namespace instead of entering it (xdpkit -n NAME, not ip netns exec NAME"
     " xdpkit)"
@@ -100,6 +103,7 @@ class HookFolder:
         link: the pinned link, None where something else holds the program.
         programs: ids of the programs that stand in the link's place.
         maps: the pinned maps, as the id of the program that each was pinned for and its own.
+        settings: path of the pinned settings of the interface, None where it has none.
     """
 
     path: str
@@ -108,13 +112,32 @@ class HookFolder:
     link: PinnedLink | None
     programs: frozenset[int]
     maps: frozenset[tuple[int, int]]
+    settings: str | None = None
 
     @property
     def is_dead(self) -> bool:
         """Whether it certainly holds nothing: its interface is gone, or a command was killed."""
         if self.link is not None:
             return self.link.ifindex == 0
-        return not self.programs
+        return not self.programs and self.settings is None
+
+    @property
+    def has_only_settings(self) -> bool:
+        """Whether it is that of an interface of which something is set, but nothing attached."""
+        return self.settings is not None and self.link is None and not self.programs
+
+    @property
+    def has_pins_of(self) -> frozenset[int]:
+        """The programs that something is pinned for."""
+        return self.programs | {program for program, _ in self.maps}
+
+    def maps_for(self, program_id: int) -> list[tuple[str, int]]:
+        """Return path and id of the maps that are pinned for a program."""
+        return [
+            (f"{self.path}/{_MAP}{program}-{number}", number)
+            for program, number in self.maps
+            if program == program_id
+        ]
 
     def keeps(self, program_id: int) -> bool:
         """Whether it is this program that the pins keep on its hook."""
@@ -393,6 +416,8 @@ class Pins:
         if folder.is_dead:
             remove(folder.path)
             return
+        if folder.has_only_settings:
+            return
         number = folder.link.link_id if folder.link is not None else min(folder.programs)
         try:
             os.rename(home, f"{home}-{number}")
@@ -453,17 +478,22 @@ def unpin_others(folder: HookFolder, programs: Collection[int]) -> None:
         _unlink(f"{folder.path}/{name}")
 
 
-def remove(hook: str) -> None:
+def remove(hook: str, *, with_settings: bool = False) -> None:
     """Remove a hook's pins. Under the lock.
 
     The link's goes last: by it a hook that was half removed is recognised.
+
+    Args:
+        hook: the folder.
+        with_settings: the interface's settings, too, which outlive its programs.
     """
     try:
         names = sorted(os.listdir(hook), key=lambda name: name == _LINK)
     except FileNotFoundError:
         return
     for name in names:
-        if name == _LINK or name.startswith((_MAP, _PROGRAM)):
+        is_settings = name == SETTINGS and with_settings
+        if name == _LINK or name.startswith((_MAP, _PROGRAM)) or is_settings:
             _unlink(f"{hook}/{name}")
     _remove_if_empty(hook)
 
@@ -515,6 +545,7 @@ def _look(path: str, cookie: int, ifindex: int) -> HookFolder | None:
         maps=frozenset(
             (int(found[1]), int(found[2])) for name in names if (found := _MAP_NAME.fullmatch(name))
         ),
+        settings=f"{path}/{SETTINGS}" if SETTINGS in names else None,
     )
 
 

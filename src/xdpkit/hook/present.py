@@ -38,7 +38,8 @@ def expected_id(expected: Expected | None, what: str) -> int | None:
         UsageError: it is none.
     """
     if isinstance(expected, XdpProg):
-        return expected.program.id
+        logical_id = expected.record.logical_id if expected.record is not None else 0
+        return logical_id or expected.program.id
     if isinstance(expected, Program):
         return expected.id
     if expected is not None and not isinstance(expected, int):
@@ -64,9 +65,19 @@ def owns_link(expected: Expected | None, interface: Interface) -> bool:
 
 
 def find_present(
-    found: HookStatus, expected: int | None, pin_root: str, what: str
+    found: HookStatus,
+    expected: int | None,
+    pin_root: str,
+    what: str,
+    *,
+    can_be_named: bool = True,
 ) -> AttachedProgram:
     """Return the program that is meant: the expected one, else the one that xdpkit keeps there.
+
+    Args:
+        found: the hook. expected: the id of the program that has to be there.
+        pin_root: the bpffs in which links are pinned. what: what is being tried, for errors.
+        can_be_named: whether somebody else's program may be meant, too, by its id.
 
     Raises:
         UsageError: there is no program at all.
@@ -79,7 +90,7 @@ def find_present(
         raise UsageError(what, cause=NOTHING)
     if expected is not None:
         for program in attached:
-            if program.program.id == expected:
+            if expected in (program.program.id, program.logical_id):
                 return as_held(program, interface, what)
         raise HookBusy(
             what, cause=f"program {expected} is expected, but there is {attached[0].describe()}"
@@ -93,7 +104,7 @@ def find_present(
         raise exchanged(what, interface)
     if attached[0].via is None:
         raise hidden(attached[0], interface, what)
-    raise _not_ours(attached[0], found, pin_root, what)
+    raise _not_ours(attached[0], found, pin_root, what, can_be_named)
 
 
 def _is_still_on(interface: Interface, program_id: int) -> bool:
@@ -110,8 +121,11 @@ def is_kept_by_us(program: AttachedProgram) -> bool:
     )
 
 
-def _not_ours(program: AttachedProgram, found: HookStatus, pin_root: str, what: str) -> HookBusy:
-    expect = f"name it: --expect {program.program.id} (expected={program.program.id})"
+def _not_ours(
+    program: AttachedProgram, found: HookStatus, pin_root: str, what: str, can_be_named: bool
+) -> HookBusy:
+    number = program.program.id
+    expect = f"; or name it: --expect {number} (expected={number})" if can_be_named else ""
     if program.owner is Owner.XDPKIT and pin_root == DEFAULT_ROOT and mounts.hidden_bpffs():
         cause = (
             f"xdpkit attached what is there, but {pin_root} with the pins is hidden here, as by ip"
@@ -125,21 +139,24 @@ def _not_ours(program: AttachedProgram, found: HookStatus, pin_root: str, what: 
         )
         if program.note is not None:
             cause += f"; {program.note}"
-        remedy = f"let whoever attached it detach it; or {expect}"
+        remedy = f"let whoever attached it detach it{expect}"
         if pin_root == DEFAULT_ROOT:
             remedy += "; or name the place of the pin: --pin-root"
     else:
         cause = f"xdpkit did not attach what is there: {program.describe()}"
         command = removal(program, found.interface)
         remedy = "let the tool that attached it detach it"
-        remedy += f", or: {command}; or {expect}" if command else f"; or {expect}"
+        remedy += f", or: {command}{expect}" if command else expect
     return HookBusy(what, cause=cause, remedy=remedy)
 
 
-def _own_descriptor(expected: Expected | None) -> int | None:
-    """Return this process's descriptor of the expected program, None if it has none open."""
+def _own_descriptor(expected: Expected | None, number: int) -> int | None:
+    """Return this process's descriptor of the expected program, None if it has none open.
+
+    What is on the hook can be a copy of it, with another id.
+    """
     program = expected.program if isinstance(expected, XdpProg) else expected
-    if isinstance(program, Program):
+    if isinstance(program, Program) and program.id == number:
         with contextlib.suppress(UsageError):
             return program.fileno()
     return None
@@ -168,7 +185,7 @@ def opened(
             holding = ByLink(link, found.interface, attached.mode)
         else:
             holding = resources.enter_context(holding_of(attached, found.interface, what))
-        own = _own_descriptor(expected)
+        own = _own_descriptor(expected, attached.program.id)
         if own is not None:
             yield holding, own, None
             return

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.settings import Counting
 
 if TYPE_CHECKING:
     from xdpkit.negotiation import Negotiation
@@ -92,8 +93,12 @@ class Record:
         reverts_to: the id of the program that is then put back; 0: the hook becomes empty.
         origin: where the program comes from.
         negotiation: what came of holding it against the interface, None where it was not.
-        queues: the RX queues that it serves; None: all that no other program serves.
+        queues: the RX queues that it was asked to serve; None: all that no other program serves.
+            Which ones it serves now, the root's program array says.
         port_index: the interface's number in a table of ports, None where it is in none.
+        logical_id: the id that the program had when it was attached, of which this one is a copy;
+            0: it is no copy.
+        counting: what the program counts of what it returns, without its author's doing.
     """
 
     program: str
@@ -110,6 +115,8 @@ class Record:
     negotiation: Negotiation | None
     queues: tuple[int, ...] | None = None
     port_index: int | None = None
+    logical_id: int = 0
+    counting: Counting = Counting.OFF
 
     @property
     def hook(self) -> tuple[int, int]:
@@ -128,6 +135,8 @@ class Record:
             "via": self.via.value,
             "queues": None if self.queues is None else list(self.queues),
             "port_index": self.port_index,
+            "logical_id": self.logical_id or None,
+            "counting": self.counting.word,
             "cookie": self.cookie,
             "attached_at": attached_at.isoformat(),
             "revert_at": self.revert_at or None,

@@ -14,6 +14,7 @@ its instructions and its tag alone:
 ``xdpkit_image``
     What it takes to load the program again (:class:`xdpkit.kernel.image.Image`), in one frozen
     array; values of at most 256 KiB, since the kernel wants memory in one piece to hand them out.
+    Programs that were loaded with it into its program arrays have theirs, too, and no record.
 
 A map cannot be unbound. A record that outgrows its slot gets a new, larger map, and the old one is
 emptied; an empty one is used again. Anybody may give a map such a name: what is not as it should be
@@ -65,10 +66,16 @@ _IMAGE_CHUNK = 256 << 10
 _READS = 3
 
 
-def write(program: Program, record: Record) -> str | None:
+def write(program: Program, record: Record, like: StoredRecord | None = None) -> str | None:
     """Write down a program's attachment: a new record, or the next edit of the hook's own.
 
-    With the first one goes the program's image, if this process loaded the program.
+    With the first one goes the program's image, if this process loaded the program, and those of
+    the programs that were loaded into its program arrays.
+
+    Args:
+        program: the program. record: what to write down.
+        like: the record of the program that this one is a copy of: documents that did not change
+            stay as they were written.
 
     Returns None, or a note that there is no record: on a kernel that binds no maps (before Linux
     5.10), and without CAP_SYS_ADMIN if the program has bound maps already.
@@ -80,7 +87,7 @@ def write(program: Program, record: Record) -> str | None:
         KernelRefused: the kernel refused.
     """
     try:
-        _write(program, record)
+        _write(program, record, like)
     except MissingPrivilege as error:
         return (
             f"no record of {program.name} is kept, since the maps that are bound to it cannot be"
@@ -183,22 +190,82 @@ def image_of(program_fd: int) -> Image | None:
     return _image_in(_map_ids(program_fd))
 
 
-def _write(program: Program, record: Record) -> None:
+def share_image(copy: Program, original: int) -> None:
+    """Bind what a program is loaded from to a copy of it, too; by it they are seen to be the same.
+
+    Args:
+        copy: the copy. original: the program's descriptor.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+        KernelRefused: the kernel refused.
+    """
+    for _, fd, _ in _named(_map_ids(original), IMAGE_MAP):
+        bpf.prog_bind_map(copy.fileno(), fd.fileno())
+
+
+def keep_image(program: Program) -> None:
+    """Bind to a program what it is loaded from, if this process loaded it.
+
+    Raises:
+        UsageError: one of its maps was closed.
+        MissingPrivilege: it takes CAP_SYS_ADMIN if it has bound maps already.
+        KernelRefused: the kernel refused.
+    """
+    _keep_image(program, _others(program))
+
+
+def image_maps(map_ids: Iterable[int]) -> frozenset[int]:
+    """Return which of a program's maps hold what it is loaded from.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    return frozenset(map_id for map_id, _, _ in _named(map_ids, IMAGE_MAP))
+
+
+def _write(program: Program, record: Record, like: StoredRecord | None) -> None:
     number = program.fileno()
-    # A program just loaded has its own maps only, and to look for others takes more privilege.
-    own = {found.id for found in program.maps.values()}
-    others = [map_id for map_id in _map_ids(number) if map_id not in own]
-    if program.image is not None and _image_in(others) is None:
-        _bind_image(number, program.image)
+    for leaf in program.leaves:
+        keep_image(leaf)
+    others = _others(program)
+    _keep_image(program, others)
     kept = list(_kept(others))
     stored = _newest(kept).get(record.hook)
     if stored is not None:
         edit(number, stored, record)
     else:
-        _store(number, encode(record, 1), kept)
+        _store(number, encode(record, 1, like), kept)
+
+
+def _others(program: Program) -> list[int]:
+    """Return the maps that are bound to a program.
+
+    One just loaded has its own maps only, and to look for others takes more privilege.
+    """
+    own = {found.id for found in program.maps.values()}
+    return [map_id for map_id in _map_ids(program.fileno()) if map_id not in own]
+
+
+def _keep_image(program: Program, others: Iterable[int]) -> None:
+    if program.image is not None and _image_in(others) is None:
+        _bind_image(program.fileno(), program.image)
 
 
 # Reading
+
+
+def opened(map_ids: Iterable[int]) -> Iterator[tuple[int, Fd, MapInfo]]:
+    """Yield maps by their ids, those that have gone left out; each is open until the next.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    for map_id in map_ids:
+        fd = bpf.fd_by_id(ObjectKind.MAP, map_id)
+        if fd is not None:
+            with fd:
+                yield map_id, fd, bpf.map_info(fd.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +287,9 @@ def _map_ids(program_fd: int) -> tuple[int, ...]:
 
 def _named(map_ids: Iterable[int], name: str) -> Iterator[tuple[int, Fd, MapInfo]]:
     """Yield the arrays of a name; each is open until the next is asked for."""
-    for map_id in map_ids:
-        fd = bpf.fd_by_id(ObjectKind.MAP, map_id)
-        if fd is None:
-            continue
-        with fd:
-            info = bpf.map_info(fd.fileno())
-            if info.name == name.encode() and info.type == MapType.ARRAY:
-                yield map_id, fd, info
+    for map_id, fd, info in opened(map_ids):
+        if info.name == name.encode() and info.type == MapType.ARRAY:
+            yield map_id, fd, info
 
 
 def _kept(map_ids: Iterable[int]) -> Iterator[_Kept]:

@@ -11,28 +11,42 @@ lets all packets pass before its link is detached: such a stand-in is to go.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
-from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, UsageError
+from xdpkit.errors import (
+    HookBusy,
+    KernelRefused,
+    MissingPrivilege,
+    RequirementUnmet,
+    UsageError,
+)
 from xdpkit.hook import pins as pinned
+from xdpkit.hook import roots
 from xdpkit.hook.holding import holding_of, open_program
 from xdpkit.hook.homes import ids_on
-from xdpkit.hook.looking import examine
+from xdpkit.hook.looking import examine, root_of
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import HookFolder, Pins
+from xdpkit.hook.state import HookStatus
 from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.interfaces.namespaces import Reachable, reachable
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 
 
-def repair(interface: Interface, pins: Pins, what: str) -> None:
+def repair(interface: Interface, pins: Pins, what: str) -> HookStatus:
     """Put right all hooks' pins, and what is on this interface's hook. Under the lock.
 
-    Where the kernel does not let this process look up programs (without CAP_SYS_ADMIN), what only
-    they can tell is left for somebody who may.
+    Returns what is on the hook then. Where the kernel does not let this process look up programs
+    (without CAP_SYS_ADMIN), what only they can tell is left for somebody who may.
     """
-    if finish_leaving(interface, pins, what):
-        interface = resolve(interface.index, netns=interface.netns)
+    found = finish_leaving(interface, pins, what)
+    sweep(found.interface, pins)
+    return found
+
+
+def sweep(interface: Interface, pins: Pins) -> None:
+    """Remove pins that serve nothing: of all hooks, and of this one's programs. Under the lock."""
     for folder in pins.folders():
         present: frozenset[int] | None = None
         if folder.serves(interface):
@@ -80,10 +94,12 @@ def repair_folder(folder: HookFolder, present: frozenset[int] | None) -> None:
         pinned.remove(folder.path)
         return
     kept = frozenset({folder.link.program_id}) if folder.link is not None else present
-    if kept is not None:
-        # What cannot be looked at is left for somebody who may.
-        with contextlib.suppress(MissingPrivilege, KernelRefused):
-            pinned.unpin_others(folder, kept | _awaited(kept))
+    if kept is None or folder.has_pins_of <= kept:
+        return
+    # What cannot be looked at is left for somebody who may.
+    with contextlib.suppress(MissingPrivilege, RequirementUnmet, KernelRefused):
+        kept |= _awaited(kept)
+        pinned.unpin_others(folder, kept | _run_by(kept))
 
 
 def _awaited(programs: frozenset[int]) -> set[int]:
@@ -104,8 +120,22 @@ def _awaited(programs: frozenset[int]) -> set[int]:
     return awaited
 
 
-def finish_leaving(interface: Interface, pins: Pins, what: str) -> bool:
-    """Take off what stands in for a program that was being detached; return whether it was there.
+def _run_by(programs: Iterable[int]) -> set[int]:
+    """Return the programs that those of these run that are roots.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN to look.
+    """
+    members: set[int] = set()
+    for number in programs:
+        root = root_of(number)
+        if root is not None:
+            members.update(roots.members_of(root, "see which programs are in use").values())
+    return members
+
+
+def finish_leaving(interface: Interface, pins: Pins, what: str) -> HookStatus:
+    """Take off what stands in for a program that was being detached; return what is there then.
 
     Raises:
         KernelRefused: the kernel or the driver refused.
@@ -120,4 +150,7 @@ def finish_leaving(interface: Interface, pins: Pins, what: str) -> bool:
                 continue
             with open_program(attached.program.id, interface, what) as program:
                 holding.drop(program.fileno(), what)
-    return bool(leaving)
+    if not leaving:
+        return found
+    (found,) = examine([resolve(interface.index, netns=interface.netns)], pins)
+    return found

@@ -6,28 +6,26 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Unpack
 
-from xdpkit.errors import RequirementUnmet
+from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.hook import revert
-from xdpkit.hook.members import maps_that_need_a_holder, negotiate_members
+from xdpkit.hook.inherited import Inheritance
+from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
+from xdpkit.hook.placing import Coming, exchange
 from xdpkit.hook.present import (
     Expected,
     expected_id,
     find_present,
     is_kept_by_us,
     is_on,
-    opened,
     owns_link,
 )
-from xdpkit.hook.repair import repair
 from xdpkit.hook.request import Request, Terms
-from xdpkit.hook.state import AttachedProgram
-from xdpkit.hook.writing import forget, forgetting_a_failure, write_record
+from xdpkit.hook.state import AttachedProgram, HookStatus
 from xdpkit.hook.xdpprog import XdpProg
 
 if TYPE_CHECKING:
-    from xdpkit.hook.record import Record
     from xdpkit.kernel import Program
     from xdpkit.obj import ProgramSpec
 
@@ -47,11 +45,13 @@ class Replace:
         program: ProgramSpec | Program,
         *,
         expected: Expected | None = None,
+        found: HookStatus | None = None,
         **terms: Unpack[Terms],
     ) -> None:
         """Look at the hook, and hold the new program against the interface.
 
         Args:
+            found: the hook as it was seen just before.
             expected: the program that has to be there; it may be somebody else's. None: whichever
                 xdpkit keeps there.
 
@@ -68,12 +68,18 @@ class Replace:
         self._place = place
         self._expected = expected
         wanted = expected_id(expected, self.what)
-        found = place.look()
+        found = found or place.look()
         self.interface = found.interface
         self._request = Request(
             program, self.interface, self.what, pin_root=place.pin_root, **terms
         )
         self.present = find_present(found, wanted, place.pin_root, self.what)
+        if self.present.root is not None:
+            raise UsageError(
+                self.what,
+                cause="RX queues of it have programs of their own, which would go: see"
+                " xdpkit.hook.prepare_replace",
+            )
         self._require_understood(self.present)
         self.via = self.present.via or Via.LINK
         self.negotiation = self._request.negotiate(self.present.mode, self.via)
@@ -169,18 +175,31 @@ class Replace:
         with contextlib.ExitStack() as resources:
             loaded = request.load(self.present.mode, resources)
             request.require_binding(loaded)
-            record, note = write_record(
+            inherited = Inheritance.of(self._place, self.interface, self.present.pinned)
+            running, record = inherited.take_in(
                 loaded,
                 request,
                 self.present.mode,
                 self.via,
                 self.negotiation,
+                resources,
+                queues=None,
+                note=self._note,
                 revert_after=revert_after,
                 reverts_to=self.present.program.id,
             )
-            self._note(note)
             revert.require_record(record, revert_after, self.what)
-            link_id = self._exchange(loaded, record)
+            link_id = exchange(
+                self._place,
+                self.interface,
+                self.present.program.id,
+                Coming(running, record, self._keeps_maps),
+                self.what,
+                via=self.via,
+                expected=self._expected,
+                check=lambda found: inherited.require_unchanged(self.what),
+                note=self._note,
+            )
             link = None
             if is_on(self._expected, self.interface):
                 link = self._expected.give_link()
@@ -196,7 +215,7 @@ class Replace:
                 interface=self.interface,
                 mode=self.present.mode,
                 via=self.via,
-                program=loaded,
+                program=running,
                 link=link,
                 link_id=link_id,
                 negotiation=self.negotiation,
@@ -207,43 +226,3 @@ class Replace:
                 resources=resources.pop_all(),
                 notes=tuple(self.notes),
             )
-
-    def _exchange(self, loaded: Program, record: Record | None) -> int | None:
-        """Put the loaded program on the hook; return the id of the link that holds it."""
-        what, pins = self.what, self._place.pins
-        kept = maps_that_need_a_holder(loaded) if self._keeps_maps else []
-        with contextlib.ExitStack() as during:
-            has_pins = during.enter_context(
-                pins.locked(what, create=bool(kept), lenient=self.via is Via.NETLINK)
-            )
-            interface = self._place.resolve_again(self.interface)
-            if has_pins:
-                repair(interface, pins, what)
-            found = self._place.look_again(interface)
-            present = find_present(found, self.present.program.id, self._place.pin_root, what)
-            holding, compared, note = during.enter_context(
-                opened(present, found, self._expected, what)
-            )
-            self._note(note)
-            folder = pins.folder_of(found.interface) if has_pins else None
-            if kept and folder is None:
-                pins.vacate(found.interface, what)
-            home = folder.path if folder is not None else pins.home_of(found.interface)
-            waits = record is not None and bool(record.revert_at)
-            # By the program's own pin, those of its maps are seen to be in use where no link of
-            # ours says so; also those of the program that may come back.
-            is_held_elsewhere = folder is None or folder.link is None
-            holder = is_held_elsewhere and (bool(kept) or (waits and folder is not None))
-            is_another = present.program.id != loaded.id
-            with (
-                forgetting_a_failure(loaded, record if is_another else None),
-                revert.guarding(found.interface, self._place, loaded, record, compared),
-                pins.keeping(kept, home, what, program=loaded, holder=holder),
-            ):
-                holding.swap(loaded.fileno(), compared, what)
-            if not waits and is_another:
-                forget(present, compared)
-            if has_pins:
-                # The pins of the program that has gone.
-                repair(self._place.resolve_again(interface), pins, what)
-            return holding.link_id

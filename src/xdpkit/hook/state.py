@@ -21,6 +21,7 @@ from xdpkit.uapi.bpf import ProgType, XdpAction
 if TYPE_CHECKING:
     from xdpkit.hook.dispatcher import Dispatcher
     from xdpkit.hook.record import StoredRecord
+    from xdpkit.hook.roots import Root
     from xdpkit.syscalls.proc import Holder
 
 LEAVING = "xdpkit_leaving"
@@ -100,6 +101,9 @@ class AttachedProgram:
         record: what xdpkit wrote down when it attached the program, or None.
         dispatcher: what is in it where it is libxdp's, or None.
         holders: the processes that hold the link, where that was asked for.
+        qid: the RX queue whose packets it is for; None: all that no other program serves.
+        root: what is known of it where it is the root that runs programs by RX queue, or None.
+        members: the programs that the root runs, where that was asked for.
         note: what could not be found out, and why; None when nothing is missing.
     """
 
@@ -113,6 +117,14 @@ class AttachedProgram:
     record: StoredRecord | None = None
     dispatcher: Dispatcher | None = None
     holders: tuple[Holder, ...] = ()
+    qid: int | None = None
+    root: Root | None = None
+    members: tuple[AttachedProgram, ...] = ()
+
+    @property
+    def logical_id(self) -> int:
+        """The id that the program had when it was attached: of one that counts, its original's."""
+        return (self.record.record.logical_id if self.record else 0) or self.program.id
 
     @property
     def seconds_to_revert(self) -> float | None:
@@ -151,6 +163,7 @@ class AttachedProgram:
         """Return it as plain data, for JSON."""
         return {
             "mode": self.mode.value,
+            "qid": self.qid,
             "prog": self.program.to_dict(),
             "via": self.via.value if self.via else None,
             "link": {"id": self.link_id} if self.link_id is not None else None,
@@ -167,18 +180,43 @@ class AttachedProgram:
 
 @dataclass(frozen=True, slots=True)
 class HookStatus:
-    """An interface and what is attached to it: one program, or two where one is on the NIC."""
+    """An interface and what is attached to it.
+
+    Attributes:
+        interface: the interface.
+        attached: what the kernel has on the hook: one program, or two where one is on the NIC. The
+            root, which runs programs by RX queue, is one of them.
+    """
 
     interface: Interface
     attached: tuple[AttachedProgram, ...]
 
+    @property
+    def root(self) -> AttachedProgram | None:
+        """The root, None where no queue has a program of its own."""
+        return next((found for found in self.attached if found.root is not None), None)
+
+    @property
+    def programs(self) -> tuple[AttachedProgram, ...]:
+        """The programs that serve packets, in place of the root those that it runs.
+
+        Of one that serves several queues there is one for each.
+        """
+        return tuple(
+            program
+            for found in self.attached
+            for program in (found.members if found.root is not None else (found,))
+        )
+
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
+        root = self.root
         return {
             "interface": self.interface.name,
             "ifindex": self.interface.index,
             "netns": self.interface.netns,
-            "attached": [attached.to_dict() for attached in self.attached],
+            "attached": [attached.to_dict() for attached in self.programs],
+            "root": root.to_dict() if root is not None else None,
         }
 
 
@@ -203,8 +241,10 @@ def removal(attached: AttachedProgram, interface: Interface) -> str | None:
         root = root_of(attached.pinned) if attached.pinned is not None else DEFAULT_ROOT
         # What is not pinned where we look is detached by those who say that they mean it.
         is_kept = attached.pinned is not None or attached.via is Via.NETLINK
-        expect = () if is_kept else ("--expect", str(attached.program.id))
-        return command_for("detach", interface, *expect, pin_root=root)
+        options = () if is_kept else ("--expect", str(attached.program.id))
+        if attached.root is not None:
+            options = ("--all", *options)
+        return command_for("detach", interface, *options, pin_root=root)
     name = shlex.quote(interface.name)
     enter = nsenter(interface.netns)
     if attached.owner is Owner.LIBXDP:

@@ -8,6 +8,7 @@ structure was written with, and documents that an edit does not touch.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from array import array
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xdpkit.errors import ObjectFormatError, UsageError
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.record import Origin, Record, StoredRecord
+from xdpkit.hook.settings import KNOWN_COUNTING, Counting
 from xdpkit.uapi import sized
 from xdpkit.uapi.sized import HEAD, Part
 
@@ -61,6 +63,8 @@ class Layout(Structure):
         ("queues", Part),
         ("origin", Part),
         ("negotiation", Part),
+        ("logical_id", c_uint32),
+        ("counting", c_uint32),
     ]
 
 
@@ -105,6 +109,8 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
             "via": _VIA[record.via],
             "flags": 0 if record.port_index is None else _HAS_PORT_INDEX,
             "port_index": record.port_index or 0,
+            "logical_id": record.logical_id,
+            "counting": record.counting,
         },
         {
             "program": sized.text(record.program, "the program name"),
@@ -124,14 +130,16 @@ def decode(data: bytes) -> StoredRecord:
         ObjectFormatError: they hold none, or one that a later version wrote so that this one
             cannot even show it.
     """
-    from xdpkit.negotiation import Negotiation
-
     found = sized.unpack(_KIND, RECORD_MAGIC, Layout, data)
     fields = found.fields
     queues = array("I", found.part("queues", unit=4))
     origin, negotiation = found.part("origin"), found.part("negotiation")
     # Of a later version, a flag can mean what a field does.
-    unknown = any(found.tail) or bool(fields.flags & ~_HAS_PORT_INDEX)
+    unknown = (
+        any(found.tail)
+        or bool(fields.flags & ~_HAS_PORT_INDEX)
+        or bool(fields.counting & ~KNOWN_COUNTING)
+    )
     try:
         record = Record(
             program=found.text("program"),
@@ -147,9 +155,9 @@ def decode(data: bytes) -> StoredRecord:
             revert_at=fields.revert_at,
             reverts_to=fields.reverts_to,
             origin=Origin.from_dict(_loaded(origin, "origin")),
-            negotiation=Negotiation.from_dict(_loaded(negotiation, "negotiation"))
-            if negotiation
-            else None,
+            negotiation=_negotiation_in(negotiation) if negotiation else None,
+            logical_id=fields.logical_id,
+            counting=Counting(fields.counting & KNOWN_COUNTING),
         )
     except UsageError as error:
         raise ObjectFormatError(f"{error.what}: {error.cause}", file=_KIND) from None
@@ -178,6 +186,14 @@ def _known(table: Mapping[int, _T], number: int, word: str) -> _T:
     if number not in table:
         raise ObjectFormatError(f"{word} {number} is not known", file=_KIND)
     return table[number]
+
+
+# One program has often the same record on many queues, and is looked at several times in a change.
+@functools.lru_cache(maxsize=64)
+def _negotiation_in(data: bytes) -> Negotiation:
+    from xdpkit.negotiation import Negotiation
+
+    return Negotiation.from_dict(_loaded(data, "negotiation"))
 
 
 def _negotiation_data(negotiation: Negotiation | None) -> bytes:

@@ -7,13 +7,18 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xdpkit import __version__
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.record import Origin, Record
 from xdpkit.hook.request import Request
+from xdpkit.hook.scope import Scope
+from xdpkit.hook.settings import Counting
 from xdpkit.negotiation import Policy
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import ObjectKind
 
 if TYPE_CHECKING:
     from xdpkit.hook.state import AttachedProgram
@@ -31,10 +36,20 @@ def write_record(
     *,
     revert_after: float | None = None,
     reverts_to: int = 0,
+    queues: Scope = None,
+    logical_id: int = 0,
+    counting: Counting = Counting.OFF,
 ) -> tuple[Record | None, str | None]:
     """Bind the record to the program, before it goes on the hook.
 
     Returns it, or None and a note that says why there is none.
+
+    Args:
+        program: the program. request: how it was asked for. mode, via: how it is attached.
+        negotiation: what came of holding it against the interface.
+        revert_after: seconds after which it is undone. reverts_to: the program that is put back.
+        queues: the RX queues that it was asked to serve; None: all that no other program serves.
+        logical_id: the program that it is a copy of, 0 for none. counting: what it counts.
     """
     from xdpkit.hook import records
 
@@ -51,15 +66,24 @@ def write_record(
         reverts_to=reverts_to if revert_after is not None else 0,
         origin=_origin(request),
         negotiation=negotiation,
+        queues=None if queues is None else tuple(sorted(queues)),
+        logical_id=logical_id,
+        counting=counting,
     )
     note = records.write(program, record)
     return (record if note is None else None), note
 
 
-def write_stand_in(
-    program: Program, interface: Interface, present: AttachedProgram, revert_after: float
+def write_own(
+    program: Program,
+    interface: Interface,
+    mode: Mode,
+    via: Via,
+    *,
+    revert_after: float | None = None,
+    reverts_to: int = 0,
 ) -> tuple[Record | None, str | None]:
-    """Bind a record to what stands in for a program that is being detached, until confirmed.
+    """Bind a record to a program of xdpkit's own, before it goes on the hook.
 
     Returns it, or None and a note that says why there is none.
     """
@@ -70,17 +94,30 @@ def write_stand_in(
         interface=interface.name,
         ifindex=interface.index,
         netns_cookie=interface.netns_cookie,
-        mode=present.mode,
-        via=present.via or Via.LINK,
+        mode=mode,
+        via=via,
         cookie=0,
         attached_at=time.time_ns(),
         revert_at=deadline(revert_after),
-        reverts_to=present.program.id,
+        reverts_to=reverts_to if revert_after is not None else 0,
         origin=Origin(None, None, {}, Policy.DEFAULT.value, False, __version__),
         negotiation=None,
     )
     note = records.write(program, record)
     return (record if note is None else None), note
+
+
+def settle(present: AttachedProgram) -> None:
+    """Let a change stay that would be undone by time, as another one has been made after it."""
+    from xdpkit.hook import records
+
+    if present.seconds_to_revert is None or present.record is None:
+        return
+    settled = replace(present.record.record, revert_at=0, reverts_to=0)
+    descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, present.program.id)
+    if descriptor is not None:
+        with descriptor:
+            records.edit(descriptor.fileno(), present.record, settled)
 
 
 def forget(present: AttachedProgram, program: int | None) -> None:
@@ -95,6 +132,18 @@ def forget(present: AttachedProgram, program: int | None) -> None:
     if program is not None and present.record is not None:
         netns_cookie, ifindex = present.record.record.hook
         records.clear_for(program, netns_cookie=netns_cookie, ifindex=ifindex)
+
+
+def forget_member(number: int, interface: Interface) -> None:
+    """Remove what was written down with a program that a root runs no more; it can live on."""
+    from xdpkit.hook import records
+
+    descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, number)
+    if descriptor is not None:
+        with descriptor:
+            records.clear_for(
+                descriptor.fileno(), netns_cookie=interface.netns_cookie, ifindex=interface.index
+            )
 
 
 @contextlib.contextmanager

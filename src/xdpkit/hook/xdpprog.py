@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from xdpkit.errors import UsageError
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
+from xdpkit.hook.scope import Scope
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
@@ -41,6 +42,7 @@ class XdpProg:
         record: what was written down with it, None where that was not possible.
         pinned: where the link is pinned; None when it is not, or no more.
         is_for_a_block: whether the program goes with this object.
+        queues: the RX queues that it was attached for; None: all that no other program serves.
         notes: what it had to do without, and what there is to know, in sentences.
     """
 
@@ -60,6 +62,7 @@ class XdpProg:
         members: contextlib.ExitStack,
         resources: contextlib.ExitStack,
         link_id: int | None = None,
+        queues: Scope = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self._place = place
@@ -71,6 +74,7 @@ class XdpProg:
         self.record = record
         self.pinned = pinned
         self.is_for_a_block = is_for_a_block
+        self.queues = queues
         self.notes = notes
         self.link_id = int(bpf.link_info(link.fileno()).id) if link is not None else link_id
         self._link = link
@@ -104,9 +108,9 @@ class XdpProg:
         The other one is held as this one was; this object only gives access to its program and
         maps from then on. Arguments and errors are those of :class:`~xdpkit.hook.Replace`.
         """
-        from xdpkit.hook.replace import Replace
+        from xdpkit.hook.changes import prepare_replace
 
-        change = Replace(self._home(), program, expected=self, **terms)
+        change = prepare_replace(self._home(), program, queues=self.queues, expected=self, **terms)
         return change.apply(revert_after=revert_after)
 
     def give_link(self) -> Fd | None:
@@ -135,9 +139,9 @@ class XdpProg:
             )
             self._forget()
         else:
-            from xdpkit.hook.delete import Delete
+            from xdpkit.hook.changes import prepare_delete
 
-            Delete(self._home(), expected=self).apply()
+            prepare_delete(self._home(), queues=self.queues, expected=self).apply()
         link = self.give_link()
         if link is not None:
             link.close()

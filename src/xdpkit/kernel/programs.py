@@ -87,6 +87,9 @@ class Program(Handle):
             process did not load it.
         made: the maps that were made with it, by name; of program arrays, the ids of what was put
             into which slot. Others were given, or pinned before.
+        leaves: the programs that were loaded with it for program arrays that it reaches.
+        counters: the map in which it counts what it returns, if it is a copy that does so without
+            its author's doing; else None.
         pins_made: where maps were pinned for it that were not pinned before.
         bound_to: the device that it was loaded for, as its namespace's cookie and its index; None:
             for none, or that is not known.
@@ -106,6 +109,8 @@ class Program(Handle):
         owned: ExitStack | None = None,
         spec: ProgramSpec | None = None,
         made: Mapping[str, Mapping[int, int]] = MappingProxyType({}),
+        leaves: tuple[Program, ...] = (),
+        counters: Map | None = None,
         image: Callable[[ProgramInfo], Image] | None = None,
         pins_made: tuple[str, ...] = (),
         bound_to: tuple[int, int] | None = None,
@@ -122,6 +127,8 @@ class Program(Handle):
             owned: what to close with the program.
             spec: what it was loaded from.
             made: the maps made with it, and what was put into program arrays.
+            leaves: the programs that were put there.
+            counters: the map in which it counts what it returns.
             image: makes its image, from what the kernel says about it.
             pins_made: where maps were pinned for it.
             bound_to: the device that it was loaded for.
@@ -140,6 +147,8 @@ class Program(Handle):
         self.maps = MappingProxyType(dict(maps))
         self.spec = spec
         self.made = made
+        self.leaves = leaves
+        self.counters = counters
         self._make_image = image
         self.pins_made = pins_made
         self.bound_to = bound_to

@@ -7,7 +7,7 @@ import struct
 from contextlib import ExitStack
 
 from xdpkit.errors import ObjectFormatError, RequirementUnmet
-from xdpkit.kernel.image import Image, references, renumber
+from xdpkit.kernel.image import Image, MapReference, references, renumber
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.progload import load_program
 from xdpkit.kernel.programs import Program
@@ -16,10 +16,30 @@ from xdpkit.syscalls.bpf import NewProgram, ObjectKind
 from xdpkit.syscalls.fd import Fd
 
 
-def load_image(image: Image) -> Program:
+def load_image(
+    image: Image,
+    *,
+    original: Image | None = None,
+    like: Program | None = None,
+    counters: int = 0,
+    held: tuple[MapReference, ...] = (),
+    log_level: int = 0,
+) -> Program:
     """Load a program as it was loaded before, with the same maps; the Program owns them.
 
     The kernel takes ``image.ifindex`` for an interface of the calling thread's network namespace.
+
+    Args:
+        image: what to load.
+        original: of a program that was rewritten, what it was before; it becomes the Program's
+            image.
+        like: the program that it is a copy of, if this process knows it: the copy has its spec, and
+            the very same objects for maps, which stay the other one's to close.
+        held: maps that it does not use itself, to be among the Program's all the same: something
+            has to hold them for the sake of what it tail-calls.
+        counters: id of the map, of those of the image, that becomes the Program's counters and is
+            not among its maps; 0: it has none.
+        log_level: for :attr:`Program.log`, as :func:`~xdpkit.kernel.load` has it.
 
     Raises:
         RequirementUnmet: a map, or type information, is gone.
@@ -36,11 +56,14 @@ def load_image(image: Image) -> Program:
     notes: list[str] = []
     with ExitStack() as owned, ExitStack() as temporary:
         maps = {}
+        counts = None
         descriptors = {}
         for each in image.maps:
             fd = _open(ObjectKind.MAP, each.id, f"map {each.name} (id {each.id})", what)
             maps[each.name] = owned.enter_context(Map(fd, name=each.name))
             descriptors[each.id] = fd.fileno()
+            if each.id == counters:
+                counts = maps[each.name]
         objects = {0: 0}
         for number in {image.btf_id, image.attach_btf, *image.modules, *used.objects} - {0}:
             fd = _open(ObjectKind.BTF, number, f"type information (BTF id {number})", what)
@@ -64,7 +87,10 @@ def load_image(image: Image) -> Program:
             attach_btf_fd=objects[image.attach_btf],
             fd_array=struct.pack(f"={len(modules)}i", *modules),
         )
-        loaded, log = load_program(new, what=what, log_level=0, notes=notes.append)
+        loaded, log = load_program(new, what=what, log_level=log_level, notes=notes.append)
+        for each in held:
+            fd = _open(ObjectKind.MAP, each.id, f"map {each.name} (id {each.id})", what)
+            maps[each.name] = owned.enter_context(Map(fd, name=each.name))
         with ExitStack() as unless_bound:
             unless_bound.enter_context(loaded)
             for each in image.maps:
@@ -74,9 +100,16 @@ def load_image(image: Image) -> Program:
         return Program(
             loaded,
             name=image.name,
-            maps=maps,
+            maps={
+                **{name: found for name, found in maps.items() if found is not counts},
+                **(like.maps if like is not None else {}),
+            },
             owned=owned.pop_all(),
-            image=lambda info: image,
+            spec=like.spec if like is not None else None,
+            made=like.made if like is not None else {},
+            leaves=like.leaves if like is not None else (),
+            image=lambda info: original or image,
+            counters=counts,
             bound_to=(netns.cookie(), image.ifindex) if image.ifindex else None,
             notes=tuple(notes),
             log=log,

@@ -116,8 +116,13 @@ class Session:
                 }
 
     def hand_over_program(self, name: str) -> Program:
-        """Return one program, which owns the maps; the others live in its program arrays."""
-        program = self._program(name, set(self._maps), self._owned)
+        """Return one program, which owns the maps and the programs in its program arrays."""
+        leaves = tuple(
+            self._owned.enter_context(self._program(other, self._used[other]))
+            for other in [*self._programs]
+            if other != name
+        )
+        program = self._program(name, set(self._maps), self._owned, leaves)
         self._keep_pins()
         return program
 
@@ -131,9 +136,28 @@ class Session:
                     programs[name] = owned.enter_context(self._program(name, self._used[name]))
             self._keep_pins()
             owned = owned.pop_all()
+        for name, program in programs.items():
+            program.leaves = tuple(programs[leaf] for leaf in self._reached(name) if leaf != name)
         return Collection(programs, self._maps, owned=owned, notes=tuple(self._notes))
 
-    def _program(self, name: str, maps: set[str], owned: ExitStack | None = None) -> Program:
+    def _reached(self, name: str) -> dict[str, None]:
+        """Return the programs that a program can reach through arrays that were filled here."""
+        found: dict[str, None] = {}
+        waiting = [name]
+        while waiting:
+            for used in self._used[waiting.pop()] & self._members.keys():
+                new = [leaf for leaf in self._obj.maps[used].values.values() if leaf not in found]
+                found.update(dict.fromkeys(new))
+                waiting += new
+        return found
+
+    def _program(
+        self,
+        name: str,
+        maps: set[str],
+        owned: ExitStack | None = None,
+        leaves: tuple[Program, ...] = (),
+    ) -> Program:
         fd = self._programs.pop(name)
         return Program(
             fd,
@@ -142,6 +166,7 @@ class Session:
             owned=owned.pop_all() if owned else None,
             spec=self._obj.programs[name],
             made={each: self._members.get(each, {}) for each in self._created},
+            leaves=leaves,
             image=partial(
                 _image,
                 *self._given[name],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from xdpkit.hook import (
     Via,
 )
 from xdpkit.hook.dispatcher import Component, Dispatcher
+from xdpkit.hook.roots import Root
+from xdpkit.hook.settings import Counting
 from xdpkit.hook.state import LEAVING
 from xdpkit.interfaces import Interface
 from xdpkit.negotiation import Negotiation, Policy
@@ -165,6 +168,61 @@ def test_what_stands_in_says_for_what() -> None:
         "being detached: if the command that does it was killed, the next change finishes it, or:"
         " xdpkit clean"
     )
+
+
+def root(*members: AttachedProgram, **fields: Any) -> HookStatus:
+    """A hook on which programs run by RX queue."""
+    (found,) = hook(
+        program=ProgramSummary(id=40, name="xdpkit_root", tag="33" * 8),
+        record=stored(program="xdpkit_root", **fields),
+        root=Root(40, 41, 8, 42),
+        members=members,
+    ).attached
+    return HookStatus(INTERFACE, (found,))
+
+
+def member(number: int, *queues: int | None, **fields: Any) -> list[AttachedProgram]:
+    """A program of such a hook, once for each of its queues."""
+    (found,) = hook(
+        program=ProgramSummary(id=number, name="member"), record=stored(**fields)
+    ).attached
+    return [dataclasses.replace(found, qid=queue) for queue in queues]
+
+
+def test_programs_by_queue_are_told_behind_what_runs_them(golden: Golden) -> None:
+    counting = member(46, 3, None, program="counting", logical_id=45, counting=Counting.PACKETS)
+    found = root(*member(43, 0, 1, 5), *counting)
+    golden("status-queues.txt", told(found))
+
+
+def test_a_root_that_runs_nothing_says_so() -> None:
+    assert last(root()) == "serves   no queue: all packets pass"
+
+
+def test_a_root_that_cannot_be_looked_at_says_nothing_of_what_it_runs() -> None:
+    (found,) = root().attached
+    hidden = dataclasses.replace(found, program=ProgramSummary(id=40))
+    assert "serves" not in told(HookStatus(INTERFACE, (hidden,)))
+
+
+def test_programs_by_queue_that_are_not_confirmed_yet_say_so() -> None:
+    found = root(revert_at=boot_time(43.4), reverts_to=39)
+    assert last(found) == (
+        "goes back to the programs before in 43 s (at 14:03:22) unless confirmed:"
+        " xdpkit confirm -n blue eth0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counting", "text"),
+    [
+        (Counting.PACKETS, "packets, in place of program 12"),
+        (Counting.PACKETS | Counting.BYTES, "packets and bytes, in place of program 12"),
+    ],
+)
+def test_a_program_that_counts_says_what_it_is_a_copy_of(counting: Counting, text: str) -> None:
+    found = hook(record=stored(logical_id=12, counting=counting))
+    assert f"  counts   {text}\n" in told(found)
 
 
 def test_an_empty_hook_has_no_program() -> None:

@@ -29,15 +29,22 @@ def test_the_help_of_the_whole(golden: Golden) -> None:
     golden("help.txt", help_of(cli, "xdpkit"))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "counters enable", "counters disable", "counters show"]
+)
 def test_the_help_of_each_command_has_examples(name: str, golden: Golden) -> None:
-    parent = click.Context(cli, info_name="xdpkit")
-    command = cli.get_command(parent, name)
-    assert command is not None
-    text = help_of(command, name, parent)
+    command: click.Command = cli
+    parent, word = None, "xdpkit"
+    for following in name.split():
+        assert isinstance(command, click.Group)
+        parent = click.Context(command, parent, word)
+        found = command.get_command(parent, following)
+        assert found is not None
+        command, word = found, following
+    text = help_of(command, word, parent)
     assert f"Examples:\n  xdpkit {name}" in text or f"Examples:\n  sudo xdpkit {name}" in text
     assert max(map(len, text.splitlines())) <= 80
-    golden(f"help-{name}.txt", text)
+    golden(f"help-{name.replace(' ', '-')}.txt", text)
 
 
 def test_a_command_is_imported_when_it_is_called_for() -> None:

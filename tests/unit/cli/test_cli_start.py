@@ -30,6 +30,7 @@ def test_status_imports_nothing_that_it_does_not_use() -> None:
         "rich",
         "scapy",
         "subprocess",
+        "xdpkit.analysis",
         "xdpkit.btf",
         "xdpkit.cli.demo",
         "xdpkit.cli.inspect",
@@ -37,5 +38,6 @@ def test_status_imports_nothing_that_it_does_not_use() -> None:
         "xdpkit.compiler",
         "xdpkit.isa",
         "xdpkit.obj",
+        "xdpkit.rewrite",
     ):
         assert unused not in modules

@@ -6,6 +6,7 @@ from __future__ import annotations
 from xdpkit.capabilities import Answer, Finding
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.record import Origin, Record
+from xdpkit.hook.settings import Counting
 from xdpkit.negotiation import Negotiation, Outcome, Policy, Verdict
 from xdpkit.requirements import Origin as Place
 from xdpkit.requirements import Requirement
@@ -76,4 +77,6 @@ RECORD = Record(
     negotiation=NEGOTIATION,
     queues=(0, 3),
     port_index=0,
+    logical_id=17,
+    counting=Counting.PACKETS | Counting.BYTES,
 )

@@ -18,9 +18,11 @@ from tests.unit.hook.sample import NEGOTIATION, ORIGIN, RECORD, REDIRECT
 from xdpkit.errors import ObjectFormatError, UsageError
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.record import Origin, Record
+from xdpkit.hook.settings import Counting
 from xdpkit.hook.wire import MAX_NEGOTIATION, RECORD_MAGIC, Layout, decode, encode, generation_of
 from xdpkit.negotiation import Negotiation
 from xdpkit.requirements import Origin as Place
+from xdpkit.uapi import sized
 
 ENCODED = encode(RECORD, 5)
 
@@ -57,6 +59,8 @@ records = st.builds(
     negotiation=st.none() | st.just(NEGOTIATION),
     queues=st.none() | st.lists(u32, min_size=1, max_size=9).map(tuple),
     port_index=st.none() | u32,
+    logical_id=u32,
+    counting=st.sampled_from([Counting.OFF, *Counting, Counting.PACKETS | Counting.BYTES]),
 )
 
 
@@ -226,8 +230,10 @@ def test_the_layout_is_as_documented() -> None:
         "queues": 96,
         "origin": 104,
         "negotiation": 112,
+        "logical_id": 120,
+        "counting": 124,
     }
-    assert ctypes.sizeof(Layout) == 120
+    assert ctypes.sizeof(Layout) == 128
 
 
 def test_a_later_versions_record_is_read_and_edited_as_large_as_it_was() -> None:
@@ -254,6 +260,56 @@ def test_a_later_versions_flag_is_unknown() -> None:
     stored = decode(with_field("flags", 3))
     assert stored.record == RECORD
     assert stored.unknown
+
+
+def test_what_a_later_version_counts_is_unknown() -> None:
+    stored = decode(with_field("counting", 7))
+    assert stored.record == RECORD
+    assert stored.unknown
+
+
+EARLIER = Layout.logical_id.offset
+"""The size of the structure before it had a logical id, and what is counted."""
+
+
+def as_earlier_version_writes(record: Record, generation: int) -> bytes:
+    """Return a record without what an earlier version does not know."""
+    data = bytearray(encode(record, generation))
+    gone = ctypes.sizeof(Layout) - EARLIER
+    for name in ("program", "interface", "queues", "origin", "negotiation"):
+        at = getattr(Layout, name).offset
+        offset, size = struct.unpack_from("=II", data, at)
+        struct.pack_into("=II", data, at, offset - gone if size else 0, size)
+    del data[EARLIER : EARLIER + gone]
+    struct.pack_into("=I", data, Layout.size.offset, EARLIER)
+    struct.pack_into("=I", data, Layout.used.offset, len(data))
+    return sealed(bytes(data))
+
+
+class EarlierLayout(ctypes.Structure):
+    """The structure as it was before."""
+
+    _fields_ = Layout._fields_[:-2]
+
+
+@given(records, u64)
+def test_an_earlier_versions_record_is_read_and_edited(record: Record, generation: int) -> None:
+    stored = decode(as_earlier_version_writes(record, generation))
+    assert stored.record == replace(record, logical_id=0, counting=Counting.OFF)
+    assert (stored.generation, stored.size, stored.unknown) == (generation, EARLIER, False)
+    edited = decode(encode(record, generation, stored))
+    assert edited.record == record
+    assert edited.size == ctypes.sizeof(Layout)
+
+
+@given(records, u64)
+def test_an_earlier_version_changes_only_what_is_not_counted(
+    record: Record, generation: int
+) -> None:
+    found = sized.unpack("record", RECORD_MAGIC, EarlierLayout, encode(record, generation))
+    assert found.fields.generation == generation
+    assert found.text("program") == record.program
+    assert any(found.tail) == bool(record.logical_id or record.counting)
 
 
 def test_a_document_that_an_edit_does_not_touch_stays_as_it_was_written() -> None:

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of programs that count what they return, and copies that do so no longer.
+
+A copy is loaded from what the original was loaded from, its image, and carries that image, so that
+the next copy can be made of it. It counts in a map of its own, ``xdpkit_counts``: an entry for each
+RX queue, or a single one for a program that serves a single queue. What has been counted so far
+stays where it is: the next copy counts on in the same map, or, where that does not fit any more,
+has it bound and counts in another. What a program returned is the sum over all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from xdpkit.errors import RequirementUnmet, VerifierError
+from xdpkit.hook.settings import Counting
+from xdpkit.syscalls import bpf, netns
+from xdpkit.syscalls.bpf import NewMap
+from xdpkit.uapi.bpf import MapType, ProgFlags, PseudoCall
+
+if TYPE_CHECKING:
+    from xdpkit import rewrite
+    from xdpkit.interfaces import Interface
+    from xdpkit.kernel import Program
+    from xdpkit.kernel.image import Image, MapReference
+
+COUNTS_MAP = "xdpkit_counts"
+LEAVES_MAP = "xdpkit_leaves"
+"""Program arrays that xdpkit made, for copies that count."""
+
+NO_ARRAYS: Mapping[int, int] = MappingProxyType({})
+
+_MAX_MAPS = 64  # MAX_USED_MAPS in include/linux/bpf.h
+_SLOT = 8
+_CALL = 0x85  # BPF_JMP | BPF_CALL
+_SHIFT = 4 if sys.byteorder == "little" else 0
+# The verifier's log has how much stack each function uses.
+_STATISTICS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A map of counters.
+
+    Attributes:
+        id: of the map.
+        entries: how many it has: one for each RX queue, or one for all packets.
+    """
+
+    id: int
+    entries: int
+
+
+def counters_of(map_ids: Iterable[int], original: Image | None) -> tuple[Counters, ...]:
+    """Return the maps in which a program and those that it is a copy of have counted.
+
+    Args:
+        map_ids: the maps that it uses, or that are bound to it.
+        original: its image; a map that its author calls so is none of ours.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    from xdpkit.hook import records
+
+    its_own = {each.id for each in original.maps} if original is not None else set()
+    return tuple(
+        Counters(map_id, info.max_entries)
+        for map_id, _, info in records.opened(sorted(set(map_ids) - its_own))
+        if info.name == COUNTS_MAP.encode()
+        and info.type == MapType.PERCPU_ARRAY
+        and info.value_size == _value_size()
+    )
+
+
+def counted_copy(
+    original: Image,
+    *,
+    counting: Counting,
+    entries: int,
+    interface: Interface,
+    counted: Sequence[Counters] = (),
+    arrays: Mapping[int, int] = NO_ARRAYS,
+    held: Iterable[int] = (),
+    like: Program | None = None,
+) -> Program:
+    """Load a copy of a program that does the same, and counts what it returns.
+
+    Args:
+        original: the program.
+        counting: whether to count bytes, too.
+        entries: how many RX queues are to be told apart; 1 for a program that serves one.
+        interface: whose hook it is for.
+        counted: where it has counted before.
+        arrays: the ids of the program arrays that it is to load in place of those that it does, by
+            the slot of the load.
+        held: the ids of maps that the copy is to hold for what it tail-calls.
+        like: the program itself, if this process loaded it.
+
+    Raises:
+        RequirementUnmet: it cannot be counted, and why.
+        ObjectFormatError: the image contradicts itself.
+        MissingPrivilege: a capability is missing.
+        KernelRefused: the kernel refused otherwise.
+    """
+    from xdpkit.kernel import patch
+    from xdpkit.kernel.reload import load_image
+
+    made = rewritten(
+        original, counting=counting, entries=entries, interface=interface, arrays=arrays
+    )
+    fitting = [each.id for each in counted if each.entries == entries]
+    with contextlib.ExitStack() as temporary:
+        # The copy holds it from its load on.
+        number = fitting[-1] if fitting else _new_map(temporary, entries)
+        code = bytearray(made.body.code)
+        patch.set_map(code, made.map_slots, number)
+        image = replace(
+            original,
+            code=bytes(code),
+            func_info=made.body.func_info,
+            line_info=made.body.line_info,
+            maps=(
+                *original.maps,
+                *_named(LEAVES_MAP, set(arrays.values())),
+                *_named(COUNTS_MAP, {each.id for each in counted} | {number}),
+            ),
+        )
+        try:
+            with _in_place(original, interface):
+                return load_image(
+                    image,
+                    original=original,
+                    like=like,
+                    counters=number,
+                    held=tuple(_named("held", set(held) - set(arrays.values()))),
+                )
+        except VerifierError as error:
+            raise _refused_by_the_verifier(original, error) from error
+
+
+def uncounted_copy(
+    original: Image,
+    *,
+    interface: Interface,
+    counted: Sequence[Counters] = (),
+    held: Iterable[int] = (),
+    like: Program | None = None,
+) -> Program:
+    """Load a program again as it was, with the maps bound in which copies of it have counted.
+
+    Arguments are those of :func:`counted_copy`.
+
+    Raises:
+        RequirementUnmet: something that it needs has gone.
+        ObjectFormatError: the image contradicts itself.
+        MissingPrivilege: a capability is missing.
+        KernelRefused: the kernel refused.
+    """
+    from xdpkit.kernel.reload import load_image
+
+    counters = {each.id for each in counted}
+    image = replace(original, maps=(*original.maps, *_named(COUNTS_MAP, counters)))
+    with _in_place(original, interface):
+        return load_image(
+            image, original=original, like=like, held=tuple(_named("held", set(held)))
+        )
+
+
+def rewritten(
+    original: Image,
+    *,
+    counting: Counting,
+    entries: int,
+    interface: Interface,
+    arrays: Mapping[int, int] = NO_ARRAYS,
+) -> rewrite.Counting:
+    """Return a program's instructions as those of a copy that counts; see :func:`counted_copy`.
+
+    Raises:
+        RequirementUnmet: it cannot be counted, and why.
+        ObjectFormatError: the image contradicts itself.
+    """
+    from xdpkit import rewrite
+    from xdpkit.kernel import patch
+
+    what = f"count what {original.name} returns"
+    code = bytearray(original.code)
+    for slot, array in arrays.items():
+        patch.set_map(code, (slot,), array)
+    body = rewrite.Body(bytes(code), original.func_info, original.line_info)
+    throw = throw_in(original.code)
+
+    def made(stack: tuple[int, ...] | None) -> rewrite.Counting:
+        return rewrite.counting(
+            body,
+            entries=entries,
+            count_bytes=counting.with_bytes,
+            frags=bool(original.flags & ProgFlags.XDP_HAS_FRAGS),
+            throw=throw,
+            exception_callback=None if throw is None else _exception_callback(original, body),
+            stack=stack,
+            name=original.name,
+        )
+
+    if original.ifindex and not original.flags & ProgFlags.XDP_DEV_BOUND_ONLY:
+        raise RequirementUnmet(what, cause="it runs on the NIC itself, where xdpkit cannot count")
+    if len(rewrite.maps_of(body)) >= _MAX_MAPS:
+        raise RequirementUnmet(
+            what,
+            cause=f"it uses {_MAX_MAPS} maps, which is the most that the kernel allows, and the"
+            " counters are one more",
+        )
+    try:
+        return made(None)
+    except RequirementUnmet:
+        # The verifier knows better how much stack it uses.
+        stack = _stack_of(original, interface)
+        if stack is None:
+            raise
+    return made(stack)
+
+
+def throw_in(code: bytes) -> int | None:
+    """Return the BTF id of ``bpf_throw`` in the kernel; None if a program cannot call it."""
+    from xdpkit.btf import Kind
+    from xdpkit.kernel.btf import vmlinux
+
+    calls_kfuncs = any(
+        code[at] == _CALL and code[at + 1] >> _SHIFT & 0xF == PseudoCall.KFUNC_CALL
+        for at in range(0, len(code), _SLOT)
+    )
+    return next(iter(vmlinux().find("bpf_throw", Kind.FUNC)), None) if calls_kfuncs else None
+
+
+def _exception_callback(original: Image, body: rewrite.Body) -> int | None:
+    from xdpkit import rewrite
+    from xdpkit.kernel.btf import by_id
+
+    types = by_id(original.btf_id) if original.btf_id else None
+    return None if types is None else rewrite.exception_callback(body, types)
+
+
+def _stack_of(original: Image, interface: Interface) -> tuple[int, ...] | None:
+    """Load a program as it is, to learn from the verifier how much stack it uses."""
+    from xdpkit import rewrite
+    from xdpkit.kernel.reload import load_image
+
+    with (
+        _in_place(original, interface),
+        load_image(original, log_level=_STATISTICS) as loaded,
+    ):
+        return rewrite.stack_in_log(loaded.log)
+
+
+def _refused_by_the_verifier(original: Image, error: VerifierError) -> RequirementUnmet:
+    from xdpkit.kernel.verifier import read_log
+
+    return RequirementUnmet(
+        f"count what {original.name} returns",
+        cause="the verifier refuses the copy that counts:"
+        f" {read_log(error.log).message or 'it does not say why'}",
+    )
+
+
+@contextlib.contextmanager
+def _in_place(original: Image, interface: Interface) -> Iterator[None]:
+    """Be where the kernel finds the device that a program is bound to, if it is bound.
+
+    Raises:
+        RequirementUnmet: it is bound to another one.
+    """
+    if not original.ifindex:
+        yield
+        return
+    if original.ifindex != interface.index:
+        raise RequirementUnmet(
+            f"load {original.name} again for {interface.name}",
+            cause=f"it was loaded for interface {original.ifindex}, and must not run on any other",
+        )
+    with netns.entered(interface.netns):
+        yield
+
+
+def _named(kind: str, numbers: AbstractSet[int]) -> Iterator[MapReference]:
+    """Yield maps with names of their own among those of a program."""
+    from xdpkit.kernel.image import MapReference
+
+    for number in sorted(numbers):
+        yield MapReference(number, f"{kind} {number}")
+
+
+def _new_map(temporary: contextlib.ExitStack, entries: int) -> int:
+    new = NewMap(MapType.PERCPU_ARRAY, 4, _value_size(), entries, name=COUNTS_MAP)
+    made = temporary.enter_context(bpf.map_create(new, what=f"create map {COUNTS_MAP}"))
+    return int(bpf.map_info(made.fileno()).id)
+
+
+def _value_size() -> int:
+    from xdpkit import rewrite
+
+    # With room for bytes from the start: when they come in later, packets go on in the same map.
+    return rewrite.value_size(count_bytes=True)

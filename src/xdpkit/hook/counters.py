@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forced counters: what the programs on an interface return, by program, RX queue and action.
+
+It is a setting of the interface, which programs that come later inherit. A program that is there
+already is exchanged for a copy that counts (:mod:`xdpkit.hook.copies`) in one step, and for one
+that does not when counting is switched off. The setting comes first: a command that is killed
+half-way leaves programs that are counted and others that are not, and the next one goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from xdpkit.errors import UsageError, XdpkitError
+from xdpkit.hook import records, roots
+from xdpkit.hook import settings as kept
+from xdpkit.hook.copies import LEAVES_MAP
+from xdpkit.hook.holding import open_program
+from xdpkit.hook.looking import examine, member_of
+from xdpkit.hook.members import maps_that_need_a_holder
+from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.place import Place
+from xdpkit.hook.present import opened
+from xdpkit.hook.repair import repair
+from xdpkit.hook.settings import Counting, Settings
+from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary, command_for
+from xdpkit.hook.writing import forget
+from xdpkit.interfaces import Interface
+from xdpkit.kernel.maps import Map
+from xdpkit.kernel.programs import Program
+from xdpkit.syscalls import privilege
+from xdpkit.syscalls.fd import Fd
+from xdpkit.uapi.capability import Capability
+
+if TYPE_CHECKING:
+    from xdpkit.hook.leaves import Copies, Plan
+    from xdpkit.hook.pins import HookFolder
+    from xdpkit.hook.reach import Hook, Reached, Web
+    from xdpkit.rewrite import Counts, NoProgram
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCounts:
+    """What a program has returned.
+
+    Attributes:
+        program: the program, as it runs now.
+        name: its name, in full.
+        logical_id: the id that it had when it was attached, or put into a program array.
+        queues: the RX queues that it serves; None: all that no other program serves, or, of one
+            that is tail-called only, those of its callers.
+        called_by: logical ids of the programs that can tail-call it; empty for one that is not
+            tail-called.
+        per_queue: what it returned, by RX queue; those with packets only.
+        with_bytes: whether bytes are counted, or have been.
+    """
+
+    program: ProgramSummary
+    name: str
+    logical_id: int
+    queues: tuple[int, ...] | None
+    called_by: tuple[int, ...]
+    per_queue: Mapping[int, Counts]
+    with_bytes: bool = False
+
+    @property
+    def total(self) -> Counts:
+        """The sum over all RX queues."""
+        from xdpkit.rewrite import COUNTED, Counts
+
+        nothing = Counts((0,) * len(COUNTED), (0,) * len(COUNTED) if self.with_bytes else None)
+        return _sum([nothing, *self.per_queue.values()])
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "prog": self.program.to_dict(),
+            "name": self.name,
+            "logical_id": self.logical_id,
+            "queues": None if self.queues is None else list(self.queues),
+            "called_by": list(self.called_by),
+            "total": _counts_to_dict(self.total),
+            "per_queue": {
+                str(queue): _counts_to_dict(counts) for queue, counts in self.per_queue.items()
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CounterReport:
+    """The counters of an interface at one moment.
+
+    Attributes:
+        interface: the interface.
+        is_enabled: whether its programs are counted. count_bytes: whether bytes are, too.
+        programs: what they have returned: those on the hook, and those that they tail-call.
+        no_program: packets for which there was no program, by RX queue; those with any.
+        not_counted: what is not counted, and why, in sentences.
+        taken_at: when it was read, in nanoseconds of CLOCK_BOOTTIME.
+    """
+
+    interface: Interface
+    is_enabled: bool
+    count_bytes: bool
+    programs: tuple[ProgramCounts, ...]
+    no_program: Mapping[int, NoProgram]
+    not_counted: tuple[str, ...]
+    taken_at: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "interface": self.interface.name,
+            "ifindex": self.interface.index,
+            "netns": self.interface.netns,
+            "enabled": self.is_enabled,
+            "bytes": self.count_bytes,
+            "taken_at": self.taken_at,
+            "programs": [program.to_dict() for program in self.programs],
+            "no_program": {
+                str(queue): {"packets": found.packets, "bytes": found.bytes}
+                for queue, found in self.no_program.items()
+            },
+            "not_counted": list(self.not_counted),
+        }
+
+
+class Counters:
+    """The counters of an interface's hook; see :attr:`xdpkit.Hook.counters`."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._explained: tuple[object, tuple[str, ...]] = (None, ())
+
+    def enable(self, *, count_bytes: bool = False) -> CounterReport:
+        """Count what the programs on the interface return, and those that are attached later.
+
+        Each program is exchanged for a copy that counts, in one step; what was counted before
+        counts on. What cannot be counted is said in the report. If it is on already, this counts
+        bytes, too, or no longer, and what has come into program arrays meanwhile.
+
+        Args:
+            count_bytes: whether to count the bytes of the packets, too.
+
+        Raises:
+            UsageError: there is no such interface, or a change waits to be confirmed.
+            RequirementUnmet: pins are impossible; or a later version set what this one does not
+                know.
+            HookBusy: another process changed the hook meanwhile.
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel or the driver refused.
+        """
+        return self._switch(Counting.of(count_bytes=count_bytes))
+
+    def disable(self) -> CounterReport:
+        """Count no longer; the programs are as they were attached again.
+
+        What was counted can still be read, as long as the programs stay.
+
+        Raises:
+            UsageError, RequirementUnmet, HookBusy, MissingPrivilege, KernelRefused: as
+                :meth:`enable`.
+        """
+        return self._switch(Counting.OFF)
+
+    def read(self) -> CounterReport:
+        """Return what has been counted.
+
+        Raises:
+            UsageError: there is no such interface.
+            MissingPrivilege: looking up programs and maps takes CAP_SYS_ADMIN.
+        """
+        what = f"read the counters of {self._place.iface}"
+        privilege.require(what, (Capability.SYS_ADMIN,))
+        found = self._look(self._place.resolve())
+        settings = self._settings(found.interface, what)
+        view = _View(found)
+        return self._report(view, settings, self._explain(view, settings))
+
+    def _settings(self, interface: Interface, what: str) -> Settings | None:
+        folder = self._place.pins.open_folder(what)
+        if folder is None:
+            return None
+        with folder:
+            return kept.read(self._home(interface))
+
+    def _home(self, interface: Interface) -> str:
+        folder = self._place.pins.folder_of(interface)
+        return folder.path if folder is not None else self._place.pins.home_of(interface)
+
+    def _look(self, interface: Interface) -> HookStatus:
+        (found,) = examine([interface], self._place.pins, with_members=True)
+        return found
+
+    # Switching
+
+    def _switch(self, counting: Counting) -> CounterReport:
+        place, pins = self._place, self._place.pins
+        verb = "count" if counting else "count no longer"
+        what = f"{verb} what the programs on {place.iface} return"
+        privilege.require(what, (Capability.SYS_ADMIN, Capability.NET_ADMIN))
+        found = place.look()
+        if counting:
+            pins.require_lasting(what, alternative=False)
+        by_netlink = any(each.via is Via.NETLINK for each in found.attached)
+        is_lenient = by_netlink and not counting
+        with pins.locked(what, create=bool(counting), lenient=is_lenient) as has_pins:
+            interface = place.resolve_again(found.interface)
+            if has_pins:
+                repair(interface, pins, what)
+            found = self._look(place.resolve_again(interface))
+            _require_settled(found, what)
+            if has_pins:
+                self._set(found.interface, counting)
+            view = _View(found, pins.folder_of(found.interface) if has_pins else None)
+            with self._copies(view, counting) as copies:
+                self._hold(view, copies.make_arrays(), what)
+                copies.put_leaves()
+                for number in view.ours:
+                    copy = copies.instead_of(number, counting)
+                    if copy is not None:
+                        self._put(view, number, copy, what)
+                notes = tuple(copies.notes)
+            if has_pins:
+                # The pins of the copies that have gone.
+                repair(place.resolve_again(interface), pins, what)
+            found = self._look(place.resolve_again(interface))
+            view = _View(found, pins.folder_of(found.interface) if has_pins else None)
+            view.unpin_left_arrays()
+            settings = self._settings(view.found.interface, what)
+        return self._report(view, settings, (*view.foreign(), *notes) if counting else notes)
+
+    def _set(self, interface: Interface, counting: Counting) -> None:
+        """Write down what is wanted; programs that are attached from now on are so."""
+        if counting:
+            kept.write(self._home(interface), Settings(counting))
+        else:
+            kept.remove(self._home(interface))
+
+    def _copies(self, view: _View, counting: Counting) -> Copies:
+        from xdpkit.hook import leaves
+
+        wanted = view.plan if counting else leaves.NOTHING
+        hook = next(iter(view.found.attached), None)
+        terms = leaves.Terms(
+            interface=view.found.interface,
+            hooks=view.hooks,
+            mode=hook.mode if hook is not None else Mode.NATIVE,
+            via=(hook.via if hook is not None else None) or Via.LINK,
+            counting=counting,
+            queues=view.queues,
+            held=view.held,
+            alone=view.alone,
+        )
+        return leaves.Copies(view.web, wanted, terms)
+
+    def _hold(self, view: _View, arrays: Mapping[int, Iterable[Map]], what: str) -> None:
+        """Have arrays of copies held before leaves use them: for the programs that are there still.
+
+        If the copies do not get there, nothing is lost. Under the lock.
+        """
+        for number, made in arrays.items():
+            with open_program(number, view.found.interface, what) as present:
+                program = Program(Fd.duplicate(present))
+            with program, self._keeping(view, number, program, list(made), what):
+                pass
+
+    def _keeping(
+        self, view: _View, number: int, program: Program, maps: list[Map], what: str
+    ) -> AbstractContextManager[None]:
+        """Pin maps for a program that is, or will be, where another one is now."""
+        pins, folder = self._place.pins, view.folder
+        if folder is None and maps:
+            pins.vacate(view.found.interface, what)
+        home = folder.path if folder is not None else pins.home_of(view.found.interface)
+        is_on_hook = view.ours[number] in view.found.attached
+        # By the program's own pin, those of its maps are seen to be in use where no link of ours
+        # says so.
+        holder = bool(maps) and is_on_hook and (folder is None or folder.link is None)
+        return pins.keeping(maps, home, what, program=program, holder=holder)
+
+    def _put(self, view: _View, number: int, copy: Program, what: str) -> None:
+        """Put a copy in the place of a program, in one step for each queue. Under the lock."""
+        found, attached = view.found, view.ours[number]
+        with contextlib.ExitStack() as during:
+            kept = maps_that_need_a_holder(copy)
+            during.enter_context(self._keeping(view, number, copy, kept, what))
+            if attached in found.attached:
+                holding, compared, _ = during.enter_context(opened(attached, found, None, what))
+                holding.swap(copy.fileno(), compared, what)
+                forget(attached, compared)
+                return
+            root = found.root.root if found.root is not None else None
+            assert root is not None, "what is not on the hook itself is run by a root"
+            array = during.enter_context(roots.open_array(root, what))
+            old = during.enter_context(open_program(number, found.interface, what))
+            for queue in view.places[number]:
+                if roots.member_in(array, root, queue) == number:
+                    roots.put(array, root, queue, copy, what)
+            forget(attached, old.fileno())
+
+    # Reporting
+
+    def _report(
+        self, view: _View, settings: Settings | None, not_counted: Iterable[str]
+    ) -> CounterReport:
+        counting = settings.counting if settings is not None else Counting.OFF
+        return CounterReport(
+            interface=view.found.interface,
+            is_enabled=bool(counting),
+            count_bytes=counting.with_bytes,
+            programs=tuple(view.counts()),
+            no_program=view.no_program(),
+            not_counted=tuple(dict.fromkeys(not_counted)),
+            taken_at=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        )
+
+    def _explain(self, view: _View, settings: Settings | None) -> tuple[str, ...]:
+        """Return what is not counted, and why; it is found out again when something changed."""
+        counting = settings.counting if settings is not None else Counting.OFF
+        if not counting:
+            return ()
+        state = (counting, view.state())
+        if self._explained[0] != state:
+            self._explained = state, (*view.foreign(), *view.reasons(counting))
+        return self._explained[1]
+
+
+class _View:
+    """A hook's programs, and what they reach, at one moment.
+
+    Attributes:
+        found: the hook. folder: its pins, where they matter.
+        queues: how many RX queues are told apart.
+        ours: the programs that xdpkit attached, by id. places: the RX queues of each; None: all
+            that no other program serves.
+        hooks: all names of the hook: an interface that moved has records of where it was.
+        web: what the programs reach.
+    """
+
+    def __init__(self, found: HookStatus, folder: HookFolder | None = None) -> None:
+        from xdpkit.hook import reach
+
+        self.found = found
+        self.folder = folder
+        self.queues = roots.size_for(found.interface)
+        self.places: dict[int, list[int | None]] = {}
+        self.ours: dict[int, AttachedProgram] = {}
+        for each in found.programs:
+            if each.owner is Owner.XDPKIT and each.record is not None:
+                self.places.setdefault(each.program.id, []).append(each.qid)
+                self.ours.setdefault(each.program.id, each)
+        here = found.interface.netns_cookie, found.interface.index
+        self.hooks = frozenset({here, *(_hook_of(each) for each in self.ours.values())})
+        self.web: Web = reach.look(self.ours)
+        # One may have gone meanwhile.
+        self.ours = {
+            number: self.ours[number] for number in self.ours if number in self.web.programs
+        }
+
+    @cached_property
+    def plan(self) -> Plan:
+        from xdpkit.hook import leaves
+
+        return leaves.plan(self.web, list(self.ours), self.hooks)
+
+    @property
+    def alone(self) -> frozenset[int]:
+        """The programs that serve a single RX queue, and are not tail-called for others."""
+        return frozenset(
+            number
+            for number, attached in self.ours.items()
+            if _only_queue(attached) is not None and set(self.web.callers_of(number)) <= {number}
+        )
+
+    @property
+    def held(self) -> dict[int, frozenset[int]]:
+        """The maps that are pinned for each program, and so will be for its copy.
+
+        But not the arrays of copies: each copy has its own.
+        """
+        return {
+            number: frozenset(
+                map_id for _, map_id, name in self._pinned_for(number) if name != LEAVES_MAP
+            )
+            for number in self.ours
+        }
+
+    def _pinned_for(self, number: int) -> Iterator[tuple[str, int, str]]:
+        """Yield path, id and name of the maps that are pinned for a program."""
+        paths = self.folder.maps_for(number) if self.folder is not None else ()
+        by_id = {map_id: path for path, map_id in paths}
+        for map_id, _, info in records.opened(by_id):
+            yield by_id[map_id], map_id, info.name.decode("ascii", "backslashreplace")
+
+    def unpin_left_arrays(self) -> None:
+        """Unpin arrays of copies that no program uses: those of a command that was killed.
+
+        Under the lock.
+        """
+        for number in self.ours:
+            for path, map_id, name in list(self._pinned_for(number)):
+                if name == LEAVES_MAP and map_id not in self.web.arrays:
+                    os.unlink(path)
+
+    def state(self) -> object:
+        """Return what the reasons for what is not counted depend on."""
+        return (
+            [each.program.id for each in self.found.programs],
+            {number: each.counting_for(self.hooks) for number, each in self.web.programs.items()},
+            self.web.arrays,
+        )
+
+    def foreign(self) -> Iterator[str]:
+        """Yield why programs are not counted that xdpkit did not attach."""
+        for each in self.found.programs:
+            if each.program.id in self.ours or each.is_leaving:
+                continue
+            name = f"{each.program.name or 'program'} (id {each.program.id})"
+            reason = "xdpkit did not load it, and has not its instructions"
+            if each.owner is Owner.LIBXDP:
+                reason = "it is libxdp's dispatcher, and xdpkit did not load the programs in it"
+            elif each.owner is Owner.XDPKIT:
+                reason = "nothing was written down about it (before Linux 5.10 it cannot be)"
+            yield f"What {name} returns is not counted: {reason}."
+
+    def reasons(self, counting: Counting) -> Iterator[str]:
+        """Yield what is not counted of xdpkit's own programs, and why."""
+        from xdpkit.hook import leaves
+
+        yield from self.plan.not_counted
+        for array in self.plan.arrays_of_copies:
+            yield leaves.later_changes(array, self.web)
+        arrays = self.plan.in_place | self.plan.split
+        called = {each for array in arrays for each in self.web.arrays[array].values()}
+        counted = {
+            program.logical_id_for(self.hooks)
+            for program in self.web.programs.values()
+            if program.counting_for(self.hooks) == counting
+        }
+        for number in sorted((self.plan.counted & called) | self.ours.keys()):
+            program = self.web.programs.get(number)
+            if program is not None and program.logical_id_for(self.hooks) not in counted:
+                yield self._reason(program, counting)
+
+    def _reason(self, program: Reached, counting: Counting) -> str:
+        from xdpkit.hook import copies, leaves
+
+        try:
+            copies.rewritten(
+                leaves.image_to_copy(program, self.hooks),
+                counting=counting,
+                entries=1 if program.id in self.alone else self.queues,
+                interface=self.found.interface,
+            )
+        except XdpkitError as error:
+            return leaves.not_counted(program.name, program.id, error)
+        return (
+            f"What {program.name} (id {program.id}) returns is not counted yet: enable counting"
+            " again."
+        )
+
+    # Counts
+
+    def counts(self) -> Iterator[ProgramCounts]:
+        """Yield what has been counted; copies of one program are one."""
+        by_logical_id: dict[int, list[Reached]] = {}
+        for program in self.web.programs.values():
+            by_logical_id.setdefault(program.logical_id_for(self.hooks), []).append(program)
+        for logical_id, same in sorted(by_logical_id.items()):
+            if any(program.counters for program in same):
+                yield self._counts_of(logical_id, same)
+
+    def _counts_of(self, logical_id: int, same: list[Reached]) -> ProgramCounts:
+        # The one that counts is the one that runs for packets.
+        running = max(same, key=lambda each: (each.id in self.ours, each.counting_for(self.hooks)))
+        stored = running.record_for(self.hooks)
+        attached = self.ours.get(running.id)
+        only = _only_queue(attached) if attached is not None else None
+        values: dict[int, list[bytes]] = {}
+        for counters in {each for program in same for each in program.counters}:
+            for entry, found in _values_in(counters.id):
+                queue = only if only is not None and counters.entries == 1 else entry
+                values.setdefault(queue, []).extend(found)
+        per_queue, with_bytes = _read_counts(
+            values, stored is not None and stored.record.counting.with_bytes
+        )
+        callers = {
+            self.web.programs[caller].logical_id_for(self.hooks)
+            for program in same
+            for caller in self.web.callers_of(program.id)
+        }
+        return ProgramCounts(
+            program=attached.program if attached is not None else self._summary(running.id),
+            name=running.name,
+            logical_id=logical_id,
+            queues=_queues([each for program in same for each in self.places.get(program.id, ())]),
+            called_by=tuple(sorted(callers)),
+            per_queue=per_queue,
+            with_bytes=with_bytes,
+        )
+
+    def _summary(self, number: int) -> ProgramSummary:
+        return member_of(next(iter(self.ours.values())), number, self.found.interface).program
+
+    def no_program(self) -> dict[int, NoProgram]:
+        """Return the packets for which there was no program, by RX queue."""
+        from xdpkit.rewrite import NoProgram
+
+        hook = self.found.root
+        if hook is None or hook.root is None or hook.owner is not Owner.XDPKIT:
+            return {}
+        found = {
+            queue: NoProgram.read(values) for queue, values in _values_in(hook.root.unserved_id)
+        }
+        return {queue: counts for queue, counts in found.items() if counts.packets}
+
+
+def _require_settled(found: HookStatus, what: str) -> None:
+    """Refuse while a change waits to be confirmed: what comes back then is counted otherwise.
+
+    Raises:
+        UsageError: one waits.
+    """
+    programs = (*found.attached, *found.programs)
+    if any(each.seconds_to_revert is not None for each in programs):
+        raise UsageError(
+            what,
+            cause="a change on it waits to be confirmed",
+            remedy=f"confirm it first: {command_for('confirm', found.interface)}",
+        )
+
+
+def _hook_of(attached: AttachedProgram) -> Hook:
+    assert attached.record is not None, "it is known to be ours by it"
+    return attached.record.record.hook
+
+
+def _only_queue(attached: AttachedProgram) -> int | None:
+    """Return the RX queue that a program was attached for, if that is a single one."""
+    queues = attached.record.record.queues if attached.record is not None else None
+    return queues[0] if queues is not None and len(queues) == 1 else None
+
+
+def _queues(places: list[int | None]) -> tuple[int, ...] | None:
+    queues = {queue for queue in places if queue is not None}
+    return tuple(sorted(queues)) if queues and None not in places else None
+
+
+def _values_in(map_id: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the entries of a map of counters, with the values of all CPUs; none if it has gone."""
+    with contextlib.suppress(UsageError), Map.from_id(map_id) as counters:
+        yield from counters.items()
+
+
+def _read_counts(
+    values: Mapping[int, list[bytes]], with_bytes: bool
+) -> tuple[dict[int, Counts], bool]:
+    """Return counts by RX queue, those with packets; and whether bytes are, or were, counted."""
+    from xdpkit.rewrite import Counts
+
+    found = {queue: Counts.read(values[queue]) for queue in sorted(values)}
+    with_bytes = with_bytes or any(any(each.bytes or ()) for each in found.values())
+    return {
+        queue: each if with_bytes else Counts(each.packets, None)
+        for queue, each in found.items()
+        if any(each.packets)
+    }, with_bytes
+
+
+def _sum(found: Iterable[Counts]) -> Counts:
+    from xdpkit.rewrite import Counts
+
+    each = list(found)
+    lengths = [counts.bytes for counts in each if counts.bytes is not None]
+    return Counts(
+        tuple(map(sum, zip(*(counts.packets for counts in each), strict=True))),
+        tuple(map(sum, zip(*lengths, strict=True))) if lengths else None,
+    )
+
+
+def _counts_to_dict(counts: Counts) -> dict[str, object]:
+    from xdpkit.rewrite import COUNTED
+
+    return {
+        "packets": dict(zip(COUNTED, counts.packets, strict=True)),
+        "bytes": None if counts.bytes is None else dict(zip(COUNTED, counts.bytes, strict=True)),
+    }

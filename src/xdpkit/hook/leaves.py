@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting what programs return that are tail-called (leaves), beside those that call them.
+
+A leaf that only main functions call is counted in the place where it is: its copy goes into the
+slot of the array, so that whoever changes the array later changes what is called. An array that a
+subprogram tail-calls through, too, has to stay as it is, since what its programs return there is
+no action (:mod:`xdpkit.rewrite.tailcalls`). Main functions then get an array of copies, which is as
+the other one was when counting was enabled.
+
+An array that programs use which are not on the hook is left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from xdpkit import __version__
+from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError, XdpkitError
+from xdpkit.hook import records
+from xdpkit.hook.copies import LEAVES_MAP, Counters, counted_copy, throw_in, uncounted_copy
+from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.reach import Hook, Reached, Web, used_by_others
+from xdpkit.hook.record import Origin, Record
+from xdpkit.hook.settings import Counting
+from xdpkit.kernel.maps import Map
+from xdpkit.kernel.programs import Program
+from xdpkit.negotiation import Policy
+from xdpkit.uapi.bpf import MapType
+
+if TYPE_CHECKING:
+    from xdpkit.hook.record import StoredRecord
+    from xdpkit.interfaces import Interface
+    from xdpkit.kernel.image import Image
+    from xdpkit.rewrite import CountingPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done with what a hook's programs reach.
+
+    Attributes:
+        counted: the programs that are to count.
+        in_place: the arrays whose programs are to be copies that count.
+        split: those that main functions get another array for.
+        loads: for each program that is to count, its loads (by slot) of arrays that are split.
+        not_counted: what is not counted, in sentences.
+    """
+
+    counted: frozenset[int]
+    in_place: frozenset[int]
+    split: frozenset[int]
+    loads: Mapping[int, Mapping[int, int]]
+    not_counted: tuple[str, ...]
+
+    @property
+    def arrays_of_copies(self) -> list[int]:
+        """The arrays that main functions get another one for."""
+        return sorted({array for each in self.loads.values() for array in each.values()})
+
+
+NOTHING = Plan(frozenset(), frozenset(), frozenset(), {}, ())
+
+
+def plan(web: Web, firsts: Collection[int], hooks: Collection[Hook]) -> Plan:
+    """Return what is to be done so that each packet is counted once.
+
+    Args:
+        web: the hook's programs, and what they reach.
+        firsts: those that serve packets.
+        hooks: the hook, by all its names.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    if not web.arrays:
+        return replace(NOTHING, counted=frozenset(firsts))
+    foreign = used_by_others(web, hooks)
+    notes: dict[str, None] = {}
+    plans: dict[int, CountingPlan] = {}
+    for first in firsts:
+        try:
+            plans[first] = _plan_for(first, web)
+        except (ObjectFormatError, RequirementUnmet) as error:
+            notes[not_counted(web.programs[first].name, first, error)] = None
+    arrays = {array for each in plans.values() for array in each.arrays}
+    originals = {array for each in plans.values() for array in each.original_arrays}
+    for array in sorted(arrays & foreign.keys()):
+        notes[
+            f"What is reached through program array {_named(array, web)} is not counted:"
+            f" {foreign[array]}."
+        ] = None
+    split = (arrays & originals) - foreign.keys()
+    loads = {
+        program: {slot: array for slot, array in found.items() if array in split}
+        for each in plans.values()
+        for program, found in each.loads.items()
+    }
+    for each in plans.values():
+        notes.update(dict.fromkeys(each.not_counted))
+    return Plan(
+        counted=frozenset(number for each in plans.values() for number in each.counted),
+        in_place=frozenset(arrays - originals - foreign.keys()),
+        split=frozenset(split),
+        loads={program: found for program, found in loads.items() if found},
+        not_counted=tuple(notes),
+    )
+
+
+def without_copies(wanted: Plan, web: Web) -> Plan:
+    """Return a plan in which main functions get no arrays of their own."""
+    notes = (
+        f"What is reached through program array {_named(array, web)} is not counted: a subprogram"
+        " tail-calls through it, and main functions cannot have an array of their own."
+        for array in wanted.arrays_of_copies
+    )
+    return replace(wanted, loads={}, split=frozenset(), not_counted=(*wanted.not_counted, *notes))
+
+
+def _plan_for(first: int, web: Web) -> CountingPlan:
+    from xdpkit import rewrite
+
+    members = {}
+    throw = None
+    for number in web.reached_from(first):
+        program = web.programs.get(number)
+        if program is None:
+            continue
+        body = None
+        if program.image is not None:
+            image = program.image
+            body = rewrite.Body(image.code, image.func_info, image.line_info)
+            throw = throw if throw is not None else throw_in(image.code)
+        members[number] = rewrite.Member(program.name, body)
+    return rewrite.plan_counting(first, members, web.arrays, throw=throw)
+
+
+def later_changes(array: int, web: Web) -> str:
+    """Return the sentence about an array that main functions get another one for."""
+    return (
+        f"Later changes of program array {_named(array, web)} reach main functions only when"
+        " counting is enabled again: a subprogram tail-calls through it, too, so that they have an"
+        " array of their own."
+    )
+
+
+def _named(array: int, web: Web) -> str:
+    return f"{web.names[array]} (id {array})"
+
+
+def image_to_copy(program: Reached, hooks: Collection[Hook]) -> Image:
+    """Return what a copy of a program can be made of.
+
+    Raises:
+        RequirementUnmet: nobody kept it; or a later version wrote down with the program what this
+            one does not know.
+    """
+    what = f"count what {program.name} returns"
+    stored = program.record_for(hooks)
+    if stored is not None and stored.unknown:
+        raise RequirementUnmet(
+            what,
+            cause=f"xdpkit {stored.record.origin.xdpkit} wrote down more about it than this version"
+            " understands",
+            remedy=f"use xdpkit {stored.record.origin.xdpkit}",
+        )
+    if program.image is None:
+        raise RequirementUnmet(
+            what, cause=program.problem or "xdpkit did not load it, and has not its instructions"
+        )
+    return program.image
+
+
+def not_counted(name: str, number: int, error: XdpkitError) -> str:
+    """Return the sentence that says why a program is not counted."""
+    remedy = f"; {error.remedy}" if error.remedy else ""
+    return f"What {name} (id {number}) returns is not counted: {error.cause}{remedy}."
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the programs of a hook are to be counted.
+
+    Attributes:
+        interface: whose hook it is. hooks: all names of the hook.
+        mode, via: how its programs are attached.
+        counting: what is to be counted.
+        queues: how many RX queues are told apart.
+        held: for each program that serves packets, the maps that something has to hold for the
+            sake of what it tail-calls.
+        alone: those of these programs that serve a single RX queue.
+        coming: the program that is about to be attached; its record is not written here.
+    """
+
+    interface: Interface
+    hooks: frozenset[Hook]
+    mode: Mode
+    via: Via
+    counting: Counting
+    queues: int
+    held: Mapping[int, AbstractSet[int]]
+    alone: frozenset[int] = frozenset()
+    coming: Program | None = None
+
+
+class Copies:
+    """The copies that a change of a hook's counting takes: a context manager that owns them.
+
+    Attributes:
+        notes: what could not be done, in sentences.
+        put: the programs that were put into program arrays, by array and slot.
+    """
+
+    def __init__(self, web: Web, wanted: Plan, terms: Terms) -> None:
+        self.notes = dict.fromkeys(wanted.not_counted)
+        self.put: dict[tuple[int, int], int] = {}
+        self._web = web
+        self._plan = wanted
+        self._terms = terms
+        self._made: dict[tuple[int, Counting], Program | None] = {}
+        # Those that main functions get, by the id of the array that each is made from.
+        self._arrays: dict[int, Map] = {}
+
+    def __enter__(self) -> Copies:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for each in (*self._made.values(), *self._arrays.values()):
+            if each is not None:
+                each.close()
+        self._made.clear()
+        self._arrays.clear()
+
+    def take(self, number: int, counting: Counting) -> Program | None:
+        """Hand over the copy that takes the place of a program, if there is one."""
+        copy = self.instead_of(number, counting)
+        self._made[number, counting] = None
+        return copy
+
+    def instead_of(self, number: int, counting: Counting) -> Program | None:
+        """Return the copy that is to take the place of a program.
+
+        None: it can stay, or no copy can be made, which is noted then.
+
+        Raises:
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel refused.
+        """
+        if (number, counting) not in self._made:
+            program = self._web.programs[number]
+            copy = None
+            if not self._is_so(program, counting):
+                try:
+                    copy = self._copy(program, counting)
+                except (ObjectFormatError, RequirementUnmet) as error:
+                    self.notes[not_counted(program.name, number, error)] = None
+            self._made[number, counting] = copy
+        return self._made[number, counting]
+
+    def _is_so(self, program: Reached, counting: Counting) -> bool:
+        if program.counting_for(self._terms.hooks) != counting:
+            return False
+        # An array of copies is made anew each time: what it was made from may have changed.
+        return not counting or not self._needs_arrays(program.id)
+
+    def _needs_arrays(self, number: int) -> bool:
+        """Whether a program loads an array of copies, or is to hold one for what it reaches."""
+        if number in self._terms.held:
+            return not self._web.reached_from(number).isdisjoint(self._plan.loads)
+        return number in self._plan.loads
+
+    def _copy(self, program: Reached, counting: Counting) -> Program:
+        terms = self._terms
+        stored = program.record_for(terms.hooks)
+        image = image_to_copy(program, terms.hooks)
+        coming = terms.coming if terms.coming and terms.coming.id == program.id else None
+        held = set(terms.held.get(program.id, ()))
+        if counting:
+            if program.id in terms.held:
+                held |= {self._array(number).id for number in self._plan.arrays_of_copies}
+            loads = self._plan.loads.get(program.id, {})
+            copy = counted_copy(
+                image,
+                counting=counting,
+                entries=1 if program.id in terms.alone else terms.queues,
+                interface=terms.interface,
+                counted=self._counted_by(program),
+                arrays={slot: self._array(each).id for slot, each in loads.items()},
+                held=held,
+                like=coming,
+            )
+        else:
+            copy = uncounted_copy(
+                image,
+                interface=terms.interface,
+                counted=self._counted_by(program),
+                held=held,
+                like=coming,
+            )
+        with ExitStack() as unless_recorded:
+            unless_recorded.enter_context(copy)
+            if coming is not None:
+                records.keep_image(coming)
+                records.share_image(copy, coming.fileno())
+            else:
+                with suppress(UsageError), Program.from_id(program.id) as present:
+                    records.share_image(copy, present.fileno())
+                note = records.write(copy, self._record(program, stored, counting), stored)
+                if note is not None:
+                    # Without it nobody would know what the copy is.
+                    raise RequirementUnmet(f"copy {program.name}", cause=note)
+            unless_recorded.pop_all()
+        return copy
+
+    def _counted_by(self, program: Reached) -> tuple[Counters, ...]:
+        """Return where a program has counted so far, in whichever copy."""
+        hooks = self._terms.hooks
+        logical = program.logical_id_for(hooks)
+        found = {
+            each
+            for other in self._web.programs.values()
+            if other.logical_id_for(hooks) == logical
+            for each in other.counters
+        }
+        return tuple(sorted(found, key=lambda each: each.id))
+
+    def _record(self, program: Reached, stored: StoredRecord | None, counting: Counting) -> Record:
+        terms = self._terms
+        record = stored.record if stored is not None else None
+        if record is None:
+            # A leaf's first copy.
+            record = Record(
+                program=program.name,
+                interface="",
+                ifindex=0,
+                netns_cookie=0,
+                mode=terms.mode,
+                via=terms.via,
+                cookie=0,
+                attached_at=time.time_ns(),
+                revert_at=0,
+                reverts_to=0,
+                origin=Origin(None, None, {}, Policy.DEFAULT.value, False, __version__),
+                negotiation=None,
+            )
+        return replace(
+            record,
+            interface=terms.interface.name,
+            ifindex=terms.interface.index,
+            netns_cookie=terms.interface.netns_cookie,
+            logical_id=program.logical_id_for(terms.hooks),
+            counting=counting,
+        )
+
+    def _array(self, number: int) -> Map:
+        """Return the array that main functions get in place of one."""
+        if number not in self._arrays:
+            self._arrays[number] = Map.create(
+                MapType.PROG_ARRAY,
+                key_size=4,
+                value_size=4,
+                max_entries=self._web.sizes[number],
+                name=LEAVES_MAP,
+            )
+        return self._arrays[number]
+
+    def make_arrays(self) -> dict[int, list[Map]]:
+        """Make and fill the arrays of copies; return which a program is to hold, by program.
+
+        An array loses its programs with its last holder. If one of the programs that would hold it
+        has no copy, nobody could: then main functions go on with the original arrays, and what
+        those hold is not counted.
+
+        Raises:
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel refused.
+        """
+        holders = [number for number in self._terms.held if self._needs_arrays(number)]
+        if not all(self.instead_of(number, self._terms.counting) for number in holders):
+            self._close()
+            self._plan = without_copies(self._plan, self._web)
+            self.notes.update(dict.fromkeys(self._plan.not_counted))
+            return {}
+        for number in self._plan.arrays_of_copies:
+            self._fill(self._array(number), self._web.arrays[number])
+            self.notes[later_changes(number, self._web)] = None
+        return {number: list(self._arrays.values()) for number in holders}
+
+    def put_leaves(self) -> None:
+        """Put into the program arrays what is to be there. The arrays of copies are held by now.
+
+        Raises:
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel refused.
+        """
+        for number, contents in self._web.arrays.items():
+            if self._web.names[number] == LEAVES_MAP:
+                continue
+            for slot, member in contents.items():
+                is_counted = number in self._plan.in_place and member in self._plan.counted
+                counting = self._terms.counting if is_counted else Counting.OFF
+                program = self._web.programs.get(member)
+                # What xdpkit never copied for this hook counts nothing here.
+                if program is None or (
+                    not counting and program.record_for(self._terms.hooks) is None
+                ):
+                    continue
+                copy = self.instead_of(member, counting)
+                if copy is not None:
+                    self._put(number, slot, member, copy)
+
+    def _put(self, number: int, slot: int, member: int, copy: Program) -> None:
+        """Exchange a member of a program array, if it is still there."""
+        with Map.from_id(number) as array:
+            if array.get(slot) == member:
+                array[slot] = copy
+                self.put[number, slot] = copy.id
+
+    def _fill(self, array: Map, contents: Mapping[int, int]) -> None:
+        """Fill an array of copies; a member that cannot be counted is there as it is."""
+        for slot, member in contents.items():
+            with suppress(UsageError), Program.from_id(member) as present:
+                copy = None
+                if member in self._plan.counted:
+                    copy = self.instead_of(member, self._terms.counting)
+                array[slot] = copy or present
+                if copy is not None and copy.counters is not None:
+                    # The copy goes when counting is switched off; what it counted is to stay.
+                    present.bind(copy.counters)
