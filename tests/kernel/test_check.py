@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import re
 import subprocess
+import weakref
 from pathlib import Path
 
 import pytest
@@ -362,6 +364,38 @@ def test_a_loaded_program_is_negotiated_with_the_variables_it_was_loaded_with() 
             obj.variables["configured"] = set_later
             assert refused(xdpkit.check(loaded, device)) == expected
             assert refused(xdpkit.check(spec, device)) != expected
+
+
+def test_a_loaded_program_is_read_again_when_its_constants_are_others() -> None:
+    if not build.compilers():
+        pytest.skip("no BPF compiler: apt-get install clang")
+    obj = cases.read(cases.FOLDER / "maps.c", build.compilers()[0])
+    device = Device.from_json(json.dumps(DROP_ONLY), source="file old.json")
+    obj.variables["configured"] = 3
+    with xdpkit.load(obj.programs["constant_variable"]) as loaded:
+        assert loaded.spec is not None
+        assert refused(xdpkit.check(loaded, device)) == ["action-tx"]
+        loaded.spec.object.variables["configured"] = 2
+        assert refused(xdpkit.check(loaded, device)) == []
+
+
+def test_a_loaded_program_is_held_against_the_interface_as_it_is_each_time(veth: Veth) -> None:
+    with xdpkit.load(spec("drops")) as loaded:
+        for mtu, allowed in ((1500, True), (9000, False), (1500, True)):
+            set_mtu(veth, mtu)
+            found = xdpkit.check(loaded, veth.name, netns=veth.netns)
+            assert found.is_allowed is allowed
+
+
+def test_what_a_loaded_program_needs_is_forgotten_with_it() -> None:
+    device = Device("able", otherwise=Answer.YES)
+    with xdpkit.load(spec("drops")) as loaded:
+        xdpkit.check(loaded, device)
+        known = weakref.ref(loaded)
+    del loaded
+    gc.collect()
+
+    assert known() is None
 
 
 ARRAY = "program_array.c"

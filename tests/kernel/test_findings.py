@@ -120,6 +120,31 @@ def test_offloads_are_read_by_their_kernel_names(veth: Veth) -> None:
     assert gone == {}
 
 
+def test_the_names_of_offloads_are_asked_for_until_an_interface_tells_them(
+    veth: Veth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ethtool, "_names", {})
+    with entered(veth.netns), NetlinkSocket() as connection:
+        assert ethtool.offloads_of(connection, "no-such-device", "rx-gro") == {}
+        first = ethtool.offloads_of(connection, veth.name, "rx-gro", "rx-lro")
+        assert set(first) == {"rx-gro", "rx-lro"}
+        assert ethtool.offloads_of(connection, veth.name, "rx-gro", "rx-lro") == first
+
+
+def test_what_changes_between_two_looks_is_seen(veth: Veth) -> None:
+    def seen() -> tuple[int, Answer, Answer]:
+        device = device_of(veth.name, netns=veth.netns)
+        return device.mtu, answer(device, "redirect-target"), condition(device, "mtu").answer
+
+    set_gro(veth.netns, veth.peer, on=False)
+    assert seen() == (1500, NO, YES)
+    set_gro(veth.netns, veth.peer, on=True)
+    with rtnetlink(veth.netns) as connection:
+        connection.link("set", ifname=veth.name, mtu=1400)
+        connection.link("set", ifname=veth.peer, mtu=9000)
+    assert seen() == (1400, YES, NO)
+
+
 def test_a_device_is_described(veth: Veth) -> None:
     device = device_of(veth.name, netns=veth.netns)
 

@@ -23,6 +23,7 @@ from tests.kernel.process import POWERLESS
 from xdpkit.errors import KernelRefused, UsageError
 from xdpkit.interfaces import list_all
 from xdpkit.syscalls import netns as namespaces
+from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.syscalls.netns import cookie, entered, nsenter, path_of
 
 if TYPE_CHECKING:
@@ -256,6 +257,14 @@ def test_a_cookie_tells_namespaces_apart_and_stays_the_same(netns: str) -> None:
 
     assert len(set(seen)) == 3
     assert seen[0] == seen[3]
+
+
+def test_a_netlink_socket_tells_the_same_cookie(netns: str) -> None:
+    with NetlinkSocket() as connection:
+        assert connection.netns_cookie() == cookie()
+        outside = connection.netns_cookie()
+    with entered(netns), NetlinkSocket() as connection:
+        assert connection.netns_cookie() == cookie() != outside
 
 
 def test_no_descriptor_stays_open(netns: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import UsageError, XdpkitError
@@ -113,23 +114,55 @@ def _kernel(requirements: Requirements, by_link: bool) -> dict[str, Finding]:
 def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Map]) -> Requirements:
     from xdpkit.obj.spec import ProgramSpec
 
+    loaded = None if isinstance(program, ProgramSpec) else program
     spec = program if isinstance(program, ProgramSpec) else program.spec
     if spec is None:
         # Frags waive the MTU's limit, and whether it takes them is not known either.
         anything = (Requirement("frags", optional=True), Requirement("action-any"))
         return Requirements(program.name, anything, notes=(_NOT_FOLLOWED,))
     open_maps: AbstractSet[str] = given.keys()
-    if not isinstance(program, ProgramSpec):
-        open_maps = frozenset(_changed(program, spec.object.maps))
+    if loaded is not None:
+        open_maps = frozenset(_changed(loaded, spec.object.maps))
     fits_kernel = spec.object.code.core or any(
         extern.is_weak for extern in spec.object.externs.values()
     )
+    if loaded is not None and not fits_kernel:
+        return _needs_of_loaded(loaded, spec, frozenset(open_maps))
     if not is_live or not fits_kernel:
         return needs_of(spec, open_maps=open_maps)
     from xdpkit.kernel.btf import KernelTypes
 
     with KernelTypes() as types:
         return needs_of(spec, types, open_maps=open_maps)
+
+
+def _needs_of_loaded(
+    program: Program, spec: ProgramSpec, open_maps: frozenset[str]
+) -> Requirements:
+    """Return what a program needs of whatever kernel; one that goes on many hooks is read once."""
+    obj = spec.object
+    # All that can change: a spec is frozen, but for its object's variables.
+    constants = tuple(
+        obj.variables.data(each.data_section)
+        for each in obj.maps.values()
+        if each.data_section is not None and each.data_section.startswith(".rodata")
+    )
+    known = _known.get(program)
+    if known is None or known.spec is not spec or known.given != (open_maps, constants):
+        needs = needs_of(spec, open_maps=open_maps)
+        known = _known[program] = _Known(spec, (open_maps, constants), needs)
+    return known.needs
+
+
+class _Known(NamedTuple):
+    """What was found of a loaded program, and what that depends on."""
+
+    spec: ProgramSpec
+    given: tuple[frozenset[str], tuple[bytes, ...]]
+    needs: Requirements
+
+
+_known: WeakKeyDictionary[Program, _Known] = WeakKeyDictionary()
 
 
 def _changed(program: Program, specs: Mapping[str, MapSpec]) -> Iterator[str]:

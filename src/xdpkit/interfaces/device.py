@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 from xdpkit.capabilities import (
     Answer,
     Device,
     Finding,
+    Kernel,
     Precondition,
     generic,
     written,
@@ -42,7 +46,6 @@ def device_of(iface: str | int, *, mode: str | None = None, netns: str | None = 
     Raises:
         UsageError: there is no such interface or namespace, or no such mode.
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
-        KernelRefused: the interface went away meanwhile (ENODEV).
     """
     mode = mode or "native"
     if mode not in MODES:
@@ -54,10 +57,10 @@ def judge(seen: Observation, mode: str = "native") -> Device:
     """Return the findings that follow from what was observed; pure."""
     driver = table.find(seen.interface.driver or seen.link.kind, seen.kernel)
     found = _of_native_mode(seen, driver)
-    found["mode-generic"] = generic.findings(seen.kernel)["mode-generic"]
+    found["mode-generic"] = _generic(seen.kernel)["mode-generic"]
     found["rx-queues"] = _queues(seen)
     if mode == "generic":
-        found |= generic.findings(seen.kernel)
+        found |= _generic(seen.kernel)
     elif mode == "offload":
         found = _of_offload_mode(found)
     return Device(
@@ -73,6 +76,11 @@ def judge(seen: Observation, mode: str = "native") -> Device:
         source="live",
         mode=mode,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _generic(kernel: Kernel) -> Mapping[str, Finding]:
+    return generic.findings(kernel)
 
 
 def _of_native_mode(seen: Observation, driver: Driver | None) -> dict[str, Finding]:

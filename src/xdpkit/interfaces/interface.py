@@ -55,21 +55,34 @@ def resolve(interface: str | int, *, netns: str | None = None) -> Interface:
         UsageError: there is no such interface or namespace, or the name cannot be one.
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
     """
-    what = f"find interface {interface!r}"
-    _check_selector(interface, what)
     cookie, connection = _connect(netns)
     with connection:
-        try:
-            if isinstance(interface, int):
-                link = rtnetlink.get_link(connection, index=interface, what=what)
-            else:
-                link = rtnetlink.get_link(connection, name=interface, what=what)
-        except KernelRefused as error:
-            if error.errno != errno.ENODEV:
-                raise
-            place = f"network namespace {netns}" if netns is not None else "this network namespace"
-            raise UsageError(what, cause=f"{place} has no such interface") from None
-        return _interface(connection, link, netns, cookie)
+        link = find(connection, interface, netns=netns)
+        return described(connection, link, netns, cookie)
+
+
+def find(connection: NetlinkSocket, interface: str | int, *, netns: str | None) -> LinkInfo:
+    """Return what rtnetlink says of the interface with this name, alternative name or index.
+
+    Args:
+        connection: a socket of the interface's namespace.
+        interface: a name or an index, as for :func:`resolve`.
+        netns: the namespace as the caller named it, for errors.
+
+    Raises:
+        UsageError: there is no such interface, or the name cannot be one.
+    """
+    what = f"find interface {interface!r}"
+    _check_selector(interface, what)
+    try:
+        if isinstance(interface, int):
+            return rtnetlink.get_link(connection, index=interface, what=what)
+        return rtnetlink.get_link(connection, name=interface, what=what)
+    except KernelRefused as error:
+        if error.errno != errno.ENODEV:
+            raise
+        place = f"network namespace {netns}" if netns is not None else "this network namespace"
+        raise UsageError(what, cause=f"{place} has no such interface") from None
 
 
 def list_all(*, netns: str | None = None) -> tuple[Interface, ...]:
@@ -83,19 +96,37 @@ def list_all(*, netns: str | None = None) -> tuple[Interface, ...]:
     cookie, connection = _connect(netns)
     with connection:
         return tuple(
-            _interface(connection, link, netns, cookie) for link in rtnetlink.dump_links(connection)
+            described(connection, link, netns, cookie) for link in rtnetlink.dump_links(connection)
         )
+
+
+def rx_queues_in_use(interface: Interface) -> int | None:
+    """Return how many RX queues an interface uses now (``ethtool -L``), None if it does not say.
+
+    Raises:
+        UsageError: its namespace is gone.
+    """
+    _, connection = _connect(interface.netns)
+    with connection:
+        channels = ethtool.channels_of(connection, interface.name)
+    return channels.rx if channels is not None else None
 
 
 def _connect(name: str | None) -> tuple[int, NetlinkSocket]:
     """Return a namespace's cookie and a socket that stays in it."""
     with netns.entered(name):
-        return netns.cookie(), NetlinkSocket()
+        connection = NetlinkSocket()
+        try:
+            return connection.netns_cookie(), connection
+        except BaseException:
+            connection.close()
+            raise
 
 
-def _interface(
+def described(
     connection: NetlinkSocket, link: LinkInfo, netns_name: str | None, cookie: int
 ) -> Interface:
+    """Return the interface that rtnetlink says this of."""
     return Interface(
         index=link.index,
         name=link.name,

@@ -19,7 +19,7 @@ from xdpkit.capabilities import (
     Kernel,
 )
 from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError, errno_name
-from xdpkit.interfaces.interface import Interface, resolve
+from xdpkit.interfaces.interface import Interface, described, find
 from xdpkit.syscalls import bpf, ethtool, netdev, netns, rtnetlink
 from xdpkit.syscalls.ethtool import Channels, Offload
 from xdpkit.syscalls.netdev import NetdevInfo
@@ -42,7 +42,8 @@ class Peer:
     Attributes:
         link: what rtnetlink says of it.
         channels: its queues in use; None where it is in another namespace.
-        gro: whether GRO was asked for; None where it is in another namespace.
+        gro: whether GRO was asked for; None where it is in another namespace, and where nothing
+            depends on it: netdev says what comes of it.
     """
 
     link: LinkInfo
@@ -90,20 +91,19 @@ def observe(iface: str | int, *, netns_name: str | None = None) -> Observation:
     Raises:
         UsageError: there is no such interface or namespace.
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
-        KernelRefused: the interface went away meanwhile (ENODEV).
     """
-    interface = resolve(iface, netns=netns_name)
     system = os.uname()
     with netns.entered(netns_name), contextlib.ExitStack() as sockets:
         route = sockets.enter_context(NetlinkSocket())
         generic = sockets.enter_context(NetlinkSocket(NetlinkProtocol.GENERIC))
-        what = f"examine {interface.name}"
-        link = rtnetlink.get_link(route, index=interface.index, what=what)
+        link = find(route, iface, netns=netns_name)
         family = netdev.find_family(generic)
         said = netdev.get_device(generic, family, link.index) if family is not None else None
-        peer, peer_unknown = _look_at_peer(route, link) if link.kind == "veth" else (None, None)
+        peer, peer_unknown = (
+            _look_at_peer(route, link, said) if link.kind == "veth" else (None, None)
+        )
         return Observation(
-            interface=interface,
+            interface=described(route, link, netns_name, route.netns_cookie()),
             link=link,
             kernel=Kernel.parse(system.release),
             machine=system.machine,
@@ -114,14 +114,16 @@ def observe(iface: str | int, *, netns_name: str | None = None) -> Observation:
             if said is not None and not said.features
             else (Answer.UNKNOWN, "not asked"),
             channels=ethtool.channels_of(route, link.name),
-            offloads=ethtool.offloads_of(route, link.name, LRO, GRO, GRO_HW),
+            offloads=ethtool.offloads_of(route, link.name, LRO, GRO_HW),
             peer=peer,
             peer_unknown=peer_unknown,
             program_names=_program_names(link),
         )
 
 
-def _look_at_peer(route: NetlinkSocket, link: LinkInfo) -> tuple[Peer | None, str | None]:
+def _look_at_peer(
+    route: NetlinkSocket, link: LinkInfo, said: NetdevInfo | None
+) -> tuple[Peer | None, str | None]:
     if link.peer_index is None:
         return None, "it has none"
     try:
@@ -138,8 +140,10 @@ def _look_at_peer(route: NetlinkSocket, link: LinkInfo) -> tuple[Peer | None, st
     if link.peer_netns_id is not None:
         # ethtool's ioctl reaches the socket's own namespace only.
         return Peer(found, channels=None, gro=None), None
-    gro = ethtool.offloads_of(route, found.name, GRO).get(GRO)
     channels = ethtool.channels_of(route, found.name)
+    if said is not None:
+        return Peer(found, channels, gro=None), None
+    gro = ethtool.offloads_of(route, found.name, GRO).get(GRO)
     return Peer(found, channels, gro.active if gro is not None else None), None
 
 

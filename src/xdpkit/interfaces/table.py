@@ -113,6 +113,7 @@ class WithoutNative:
     source: str
 
 
+@functools.lru_cache(maxsize=64)
 def find(name: str | None, kernel: Kernel) -> Driver | None:
     """Return what the table has on a driver, by its own name or one that people use ("mlx5")."""
     record = _index().get(name or "")

@@ -22,6 +22,7 @@ from typing import Any
 from xdpkit.errors import KernelRefused, RequirementUnmet, XdpkitError
 from xdpkit.syscalls import privilege
 from xdpkit.syscalls.fd import Fd
+from xdpkit.syscalls.libc import libc
 from xdpkit.uapi import attr
 from xdpkit.uapi.bpf import BPF_OBJ_NAME_LEN, AttachType, Cmd, ProgType
 from xdpkit.uapi.capability import Capability
@@ -43,13 +44,16 @@ _SYSCALL_NUMBER = {
 
 _LOAD_ATTEMPTS = 5
 
+# A program seldom uses more; nor can it, but others can be bound to it (MAX_USED_MAPS).
+_USUAL_MAPS = 64
+
 
 @functools.cache
 def _libc_syscall() -> tuple[Callable[..., int], int]:
     machine = platform.machine()
     if machine not in _SYSCALL_NUMBER:
         raise RequirementUnmet("call bpf(2)", cause=f"its number on {machine} is not known")
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall = libc().syscall
     syscall.restype = ctypes.c_long
     syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint]
     return syscall, _SYSCALL_NUMBER[machine]
@@ -149,7 +153,7 @@ def _address(data: bytes | bytearray | None) -> int:
         return 0
     if isinstance(data, bytearray):
         return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return ctypes.c_void_p.from_buffer(ctypes.c_char_p(data)).value or 0
 
 
 def object_name(name: str) -> bytes:
@@ -691,15 +695,15 @@ def get_info(fd: int, info: ctypes.Structure) -> None:
 
 def prog_info(fd: int) -> tuple[attr.ProgInfo, tuple[int, ...]]:
     """Return ``struct bpf_prog_info`` and the ids of the program's maps."""
-    info = attr.ProgInfo()
-    get_info(fd, info)
-    count = int(info.nr_map_ids)
-    if not count:
-        return info, ()
-    map_ids = (ctypes.c_uint32 * count)()
-    info = attr.ProgInfo(nr_map_ids=count, map_ids=ctypes.addressof(map_ids))
-    get_info(fd, info)
-    return info, tuple(map_ids[: min(count, info.nr_map_ids)])
+    room = _USUAL_MAPS
+    while True:
+        map_ids = (ctypes.c_uint32 * room)()
+        info = attr.ProgInfo(nr_map_ids=room, map_ids=ctypes.addressof(map_ids))
+        get_info(fd, info)
+        if info.nr_map_ids <= room:
+            return info, tuple(map_ids[: info.nr_map_ids])
+        # The kernel says how many there are, and has written as many as there was room for.
+        room = info.nr_map_ids
 
 
 def prog_xlated(fd: int) -> bytes:

@@ -31,6 +31,9 @@ _GSTRINGS = struct.Struct("=III")
 _GFEATURES = struct.Struct("=II")
 _FEATURE_BLOCK = struct.Struct("=IIII")  # available, requested, active, never changed
 
+_names: dict[int, tuple[str, ...]] = {}
+"""The running kernel's names, by string set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Channels:
@@ -93,7 +96,14 @@ def offloads_of(connection: NetlinkSocket, name: str, *wanted: str) -> dict[str,
 
 
 def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
-    """Return the running kernel's names of offloads; which bit is which differs by release."""
+    """Return the running kernel's names of offloads; which bit is which differs by release.
+
+    All interfaces have the same (__ethtool_get_strings() in net/ethtool/ioctl.c), so they are asked
+    for until one interface has told them. Empty: it did not.
+    """
+    known = _names.get(ETH_SS_FEATURES, ())
+    if known:
+        return known
     request = _SSET_INFO.pack(EthtoolCommand.GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0)
     answer = _ask(connection, name, request, _SSET_INFO.size)
     if answer is None:
@@ -103,10 +113,11 @@ def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
     answer = _ask(connection, name, request, _GSTRINGS.size + count * ETH_GSTRING_LEN)
     if answer is None:
         return ()
-    return tuple(
+    _names[ETH_SS_FEATURES] = tuple(
         _text(answer[start : start + ETH_GSTRING_LEN]) or ""
         for start in range(_GSTRINGS.size, len(answer), ETH_GSTRING_LEN)
     )
+    return _names[ETH_SS_FEATURES]
 
 
 def _ask(connection: NetlinkSocket, name: str, request: bytes, size: int) -> bytes | None:

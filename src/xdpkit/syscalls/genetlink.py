@@ -2,7 +2,8 @@
 """Generic netlink: find a family by its name, and talk to it.
 
 Family and group numbers are given out at boot and when modules load, so they are asked for each
-time. The codec (:func:`encode_payload`, :func:`decode_payload`, :func:`decode_family`) is pure.
+time, unless a family can be in no module. The codec (:func:`encode_payload`,
+:func:`decode_payload`, :func:`decode_family`) is pure.
 """
 
 from __future__ import annotations

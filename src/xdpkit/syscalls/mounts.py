@@ -67,12 +67,10 @@ def parse(data: bytes) -> tuple[Mount, ...]:
 
 
 def _parse_line(line: bytes) -> Mount:
-    before, separator, after = line.partition(b" - ")
-    # What follows the sixth field are optional ones, in any number.
-    fields = before.split(b" ")
+    fields = line.split(b" ")
     try:
-        if not separator:
-            raise ValueError("the separator is missing")
+        # What follows the sixth field are optional ones, in any number, and a dash.
+        kind = fields[fields.index(b"-", 6) + 1]
         number, parent, device, root, path, _options = fields[:6]
         major, minor = device.split(b":")
         return Mount(
@@ -81,9 +79,9 @@ def _parse_line(line: bytes) -> Mount:
             device=(int(major), int(minor)),
             root=_unescape(root),
             path=_unescape(path),
-            kind=_unescape(after.split(b" ")[0]),
+            kind=_unescape(kind),
         )
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise KernelRefused(
             "read mountinfo",
             errno=errno.EBADMSG,
@@ -94,6 +92,14 @@ def _parse_line(line: bytes) -> Mount:
 def _unescape(field: bytes) -> str:
     # mangle_path() in fs/seq_file.c: blanks, backslashes and hashes, as three octal digits.
     return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), field))
+
+
+def has_device(data: bytes, device: tuple[int, int]) -> bool:
+    """Return whether a device is among the mounts in the contents of a mountinfo file.
+
+    It is one search: a host can have thousands of mounts.
+    """
+    return re.search(rb"^\d+ \d+ %d:%d " % device, data, re.MULTILINE) is not None
 
 
 def outlives(path: str | os.PathLike[str]) -> Lifetime:
@@ -118,12 +124,12 @@ def outlives(path: str | os.PathLike[str]) -> Lifetime:
     if own is not None and own == _namespace(1):
         return Lifetime.SHARED
     try:
-        mounts = _mounts(1)
+        mounts = _mountinfo(1)
     except OSError:
         return Lifetime.SHARED
-    if any(mount.device == device for mount in mounts):
+    if has_device(mounts, device):
         return Lifetime.SHARED
-    if any((mount.kind, mount.root) == ("nsfs", f"mnt:[{own}]") for mount in mounts):
+    if any((mount.kind, mount.root) == ("nsfs", f"mnt:[{own}]") for mount in parse(mounts)):
         return Lifetime.COMPANIONS
     return Lifetime.COMPANIONS if _others_have(device, own) else Lifetime.PRIVATE
 
@@ -149,7 +155,7 @@ def hidden_bpffs() -> bool:
     if is_bpffs(BPFFS):
         return False
     try:
-        mounts = _mounts(1)
+        mounts = parse(_mountinfo(1))
     except OSError:
         return False
     # One that is mounted over another comes after it.
@@ -170,7 +176,7 @@ def _others_have(device: tuple[int, int], own: int | None) -> bool:
             continue
         # A process that ends, or has ended and is not yet waited for, keeps nothing.
         with contextlib.suppress(OSError):
-            if any(mount.device == device for mount in _mounts(pid)):
+            if has_device(_mountinfo(pid), device):
                 return True
             if namespace is not None:
                 seen.add(namespace)
@@ -196,9 +202,9 @@ def _namespace(process: int | str) -> int | None:
         return None
 
 
-def _mounts(process: int) -> tuple[Mount, ...]:
-    with open(f"/proc/{process}/mountinfo", "rb") as file:
-        return parse(file.read())
+def _mountinfo(process: int) -> bytes:
+    with open(f"/proc/{process}/mountinfo", "rb", buffering=0) as file:
+        return file.read()
 
 
 def _no_access(path: str | os.PathLike[str], error: OSError) -> XdpkitError:

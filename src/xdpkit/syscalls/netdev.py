@@ -24,6 +24,8 @@ from xdpkit.uapi.netdev import (
     XskFlags,
 )
 
+_known: dict[str, Family] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class NetdevInfo:
@@ -76,9 +78,17 @@ def decode_device(payload: bytes) -> NetdevInfo:
 def find_family(connection: NetlinkSocket) -> Family | None:
     """Return the ``netdev`` family; None before Linux 6.3.
 
+    Its number is asked for once: the family is part of the kernel itself, and no module's
+    (net/core/netdev-genl.c).
+
     Linux 6.3 (d3d854fd6a1d): "netdev-genl: create a simple family for netdev stuff".
     """
-    return genetlink.find_family(connection, NETDEV_FAMILY_NAME)
+    found = _known.get(NETDEV_FAMILY_NAME)
+    if found is None:
+        found = genetlink.find_family(connection, NETDEV_FAMILY_NAME)
+        if found is not None:
+            _known[NETDEV_FAMILY_NAME] = found
+    return found
 
 
 def get_device(connection: NetlinkSocket, family: Family, index: int) -> NetdevInfo | None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from xdpkit.errors import KernelRefused, XdpkitError
-from xdpkit.syscalls import privilege
+from xdpkit.syscalls import netns, privilege
 from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.netlink import (
     NLA_F_NESTED,
@@ -39,6 +39,14 @@ _ERRNO = struct.Struct("=i")
 
 # The kernel caps a dump's datagrams at 32 KiB; a single answer can be larger and is peeked at.
 _DUMP_ATTEMPTS = 8
+
+# As plain numbers: to combine members of an enumeration takes longer than some answers.
+_REQUEST = int(MessageFlags.REQUEST | MessageFlags.ACK)
+_DUMP = int(MessageFlags.REQUEST | MessageFlags.DUMP)
+_DUMP_INTR = int(MessageFlags.DUMP_INTR)
+_ACK_TLVS = int(MessageFlags.ACK_TLVS)
+_NOOP, _LAST = int(MessageType.NOOP), (int(MessageType.ERROR), int(MessageType.DONE))
+_PEEK = int(socket.MSG_PEEK | socket.MSG_TRUNC)
 
 # Not in SocketOption, all of which every socket turns on.
 _ADD_MEMBERSHIP = 1  # NETLINK_ADD_MEMBERSHIP
@@ -129,17 +137,17 @@ def decode_attributes(data: bytes) -> dict[int, bytes]:
         KernelRefused: EBADMSG: a length is shorter than the header or longer than the data.
     """
     attributes = {}
-    position = 0
+    position, end, unpack = 0, len(data), _ATTRIBUTE.unpack_from
     # Up to three bytes may be left over: padding, which the kernel's own parser ignores too.
-    while len(data) - position >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data, position)
-        if not _ATTRIBUTE.size <= length <= len(data) - position:
+    while end - position >= 4:
+        length, kind = unpack(data, position)
+        kind &= NLA_TYPE_MASK
+        if not 4 <= length <= end - position:
             raise _malformed(
-                f"attribute {kind & NLA_TYPE_MASK} claims {length} bytes, "
-                f"the message has {len(data) - position} left"
+                f"attribute {kind} claims {length} bytes, the message has {end - position} left"
             )
-        attributes[kind & NLA_TYPE_MASK] = data[position + _ATTRIBUTE.size : position + length]
-        position += _aligned(length)
+        attributes[kind] = data[position + 4 : position + length]
+        position += (length + 3) & ~3
     return attributes
 
 
@@ -175,7 +183,7 @@ def decode_acknowledgement(message: Message) -> Acknowledgement:
     (negative,) = _ERRNO.unpack_from(payload)
     if negative > 0:
         raise _malformed(f"an acknowledgement's errno is {negative}, not zero or negative")
-    if not message.flags & MessageFlags.ACK_TLVS:
+    if not message.flags & _ACK_TLVS:
         return Acknowledgement(-negative)
     attributes = decode_attributes(payload[_attributes_of_acknowledgement(message) :])
     text = attributes.get(ErrorAttribute.MSG)
@@ -249,6 +257,14 @@ class NetlinkSocket:
         """Return the socket's file descriptor."""
         return self._socket.fileno()
 
+    def netns_cookie(self) -> int:
+        """Return the number of the namespace, where the calling thread has to be still.
+
+        Raises:
+            RequirementUnmet: see :func:`xdpkit.syscalls.netns.cookie`.
+        """
+        return netns.cookie_by(self._socket)
+
     def join(self, group: int) -> None:
         """Receive a multicast group's notifications from now on, by :meth:`notifications`.
 
@@ -314,8 +330,8 @@ class NetlinkSocket:
             KernelRefused: the request was refused; ``extack`` has the kernel's own words.
             MissingPrivilege: it takes CAP_NET_ADMIN.
         """
-        flags = MessageFlags.REQUEST | MessageFlags.ACK
-        answers, _ = self._exchange(Message(kind, flags, next(self._sequences), 0, payload), what)
+        request = Message(kind, _REQUEST, next(self._sequences), 0, payload)
+        answers, _ = self._exchange(request, what)
         return answers
 
     def dump(self, kind: int, payload: bytes, *, what: str) -> tuple[Message, ...]:
@@ -325,9 +341,8 @@ class NetlinkSocket:
             KernelRefused: refused; or EAGAIN: the objects kept changing during the dump.
             MissingPrivilege: it takes CAP_NET_ADMIN.
         """
-        flags = MessageFlags.REQUEST | MessageFlags.DUMP
         for _ in range(_DUMP_ATTEMPTS):
-            request = Message(kind, flags, next(self._sequences), 0, payload)
+            request = Message(kind, _DUMP, next(self._sequences), 0, payload)
             answers, consistent = self._exchange(request, what)
             if consistent:
                 return answers
@@ -344,10 +359,10 @@ class NetlinkSocket:
             while True:
                 for message in decode_messages(self._datagram()):
                     # Answers to an earlier request whose reading was interrupted may still queue.
-                    if message.sequence != request.sequence or message.type == MessageType.NOOP:
+                    if message.sequence != request.sequence or message.type == _NOOP:
                         continue
-                    consistent = consistent and not message.flags & MessageFlags.DUMP_INTR
-                    if message.type not in (MessageType.ERROR, MessageType.DONE):
+                    consistent = consistent and not message.flags & _DUMP_INTR
+                    if message.type not in _LAST:
                         answers.append(message)
                         continue
                     acknowledgement = decode_acknowledgement(message)
@@ -364,8 +379,7 @@ class NetlinkSocket:
     def _datagram(self, flags: int = 0) -> bytes:
         """Return the next datagram that the kernel, port 0, sent; others cannot answer for it."""
         while True:
-            peek = socket.MSG_PEEK | socket.MSG_TRUNC | flags
-            size = self._socket.recv_into(bytearray(1), 1, peek)
+            size = self._socket.recv_into(bytearray(1), 1, _PEEK | flags)
             data, sender = self._socket.recvfrom(max(size, 1), flags)
             if sender[0] == 0:
                 return data

@@ -10,6 +10,7 @@ already, and an event loop's executor among them, do not follow. The mount names
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shlex
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet, UsageError
 from xdpkit.syscalls import privilege
 from xdpkit.syscalls.fd import Fd
+from xdpkit.syscalls.libc import libc
 from xdpkit.uapi.capability import Capability
 
 NAMED_FOLDER = "/run/netns"
@@ -78,11 +80,14 @@ def entered(name: str | os.PathLike[str] | None) -> Iterator[None]:
             try:
                 _setns(target, what, path)
                 yield
-            finally:
-                _return(home, name)
-        finally:
+                _leave(home, name)
+            except BaseException:
+                _leave_if_inside(home, name)
+                raise
+        except BaseException:
             # Where a signal's exception came just before the first time.
-            _return(home, name)
+            _leave_if_inside(home, name)
+            raise
 
 
 def cookie() -> int:
@@ -95,14 +100,23 @@ def cookie() -> int:
         RequirementUnmet: before Linux 5.14, there is no /proc.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        try:
-            value = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError as error:
-            # Linux 5.14 (e8b9eab99232): SO_NETNS_COOKIE.
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-            with own("tell network namespaces apart") as namespace:
-                return os.fstat(namespace.fileno()).st_ino
+        return cookie_by(any_socket)
+
+
+def cookie_by(own_socket: socket.socket) -> int:
+    """Return :func:`cookie`, by a socket that was made in the calling thread's namespace.
+
+    Raises:
+        RequirementUnmet: before Linux 5.14, there is no /proc.
+    """
+    try:
+        value = own_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError as error:
+        # Linux 5.14 (e8b9eab99232): SO_NETNS_COOKIE.
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        with own("tell network namespaces apart") as namespace:
+            return os.fstat(namespace.fileno()).st_ino
     (number,) = struct.unpack("=Q", value)
     return int(number)
 
@@ -150,20 +164,22 @@ def _open(path: str, what: str) -> Fd:
         ) from error
 
 
-def _return(home: Fd, name: str | os.PathLike[str]) -> None:
+def _leave_if_inside(home: Fd, name: str | os.PathLike[str]) -> None:
     """Go back to a namespace, unless the thread is there: that would take CAP_SYS_ADMIN, too."""
     with contextlib.suppress(OSError):
         # /proc may be gone by now.
         if os.path.samestat(os.fstat(home.fileno()), os.stat(_OF_THIS_THREAD)):
             return
+    _leave(home, name)
+
+
+def _leave(home: Fd, name: str | os.PathLike[str]) -> None:
     _setns(home, f"return from network namespace {os.fspath(name)}", _OF_THIS_THREAD)
 
 
 def _setns(fd: Fd, what: str, path: str) -> None:
     # os.setns came with Python 3.12.
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).setns(fd.fileno(), _CLONE_NEWNET) == 0:
+    if libc().setns(fd.fileno(), _CLONE_NEWNET) == 0:
         return
     number = ctypes.get_errno()
     if number == errno.EINVAL:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import resource
 from collections.abc import Iterable
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, XdpkitError
+from xdpkit.syscalls.libc import libc
 from xdpkit.uapi.capability import (
     LINUX_CAPABILITY_VERSION_3,
     PR_CAPBSET_READ,
@@ -29,15 +31,16 @@ def effective_capabilities() -> int:
     header = UserCapHeader(version=LINUX_CAPABILITY_VERSION_3, pid=0)
     data = (UserCapData * 2)()
     # Not from /proc, which a container may hide.
-    if ctypes.CDLL(None).capget(ctypes.byref(header), data) != 0:
+    if libc().capget(ctypes.byref(header), data) != 0:
         return 0
     low, high = data
     return int(low.effective) | int(high.effective) << 32
 
 
+@functools.cache
 def last_capability() -> int:
     """Return the highest capability number that this kernel knows."""
-    prctl = ctypes.CDLL(None).prctl
+    prctl = libc().prctl
     return max(n for n in range(_CAPABILITIES) if prctl(PR_CAPBSET_READ, n, 0, 0, 0) >= 0)
 
 

@@ -8,6 +8,8 @@ import functools
 import os
 from collections.abc import Callable
 
+from xdpkit.syscalls.libc import libc
+
 # include/uapi/linux/magic.h.
 BPF_FS_MAGIC = 0xCAFE4A11
 
@@ -17,7 +19,7 @@ _ROOM = 512
 
 @functools.cache
 def _libc_statfs() -> Callable[..., int]:
-    statfs = ctypes.CDLL(None, use_errno=True).statfs
+    statfs = libc().statfs
     statfs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     return statfs
 
