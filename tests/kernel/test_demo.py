@@ -25,7 +25,8 @@ _VARIABLE = (
     (r"xdpkit-demo-\d+", "xdpkit-demo-PID"),
     (r"^\$ cd .*$", "$ cd FOLDER"),
     (r"^(  firewall  xdp) +\d+", r"\1  INSNS"),
-    (r"^(fw0 +native) +\d+", r"\1  ID"),
+    (r"^(fw0 +native(?: +(?:1|others))?) +\d{2,}", r"\1  ID"),
+    (r"^(firewall) +\d+ +(?=\d)", r"\1  ID  "),
     (r"\bprogram \d+", "program ID"),
     (r"\blink \d+", "link ID"),
     (r"\blink detach id \d+", "link detach id ID"),
@@ -67,7 +68,7 @@ def pins() -> set[str]:
 
 def stable(text: str) -> str:
     before, title, rest = text.partition("5. Replace it")
-    replacing, next_title, after = rest.partition("6. Be refused")
+    replacing, next_title, after = rest.partition("6. Count")
     replacing = substituted(replacing, _MEANWHILE)
     return substituted(f"{before}{title}{replacing}{next_title}{after}", _VARIABLE)
 
@@ -107,6 +108,12 @@ def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
     assert blocked["sent"] >= 2
     *_, counted = steps["Replace it while packets arrive"]["commands"]
     assert counted["value"] == 20 + blocked["sent"]
+    counted = steps["Count what it returns"]["commands"]
+    assert [entry["value"] for entry in counted if "python" in entry] == [20]
+    (queued, others) = steps["Give an RX queue a program of its own"]["commands"][1]["output"][
+        "interfaces"
+    ][0]["attached"]
+    assert (queued["qid"], others["qid"]) == (1, None)
     for title in ("Be refused", "Leave other tools' programs alone"):
         *_, refused = steps[title]["commands"]
         assert refused["exit_status"] == 5
@@ -123,7 +130,9 @@ def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
         (2, "port  sent"),
         (3, ">>> sum"),
         (4, ">>> second"),
-        (5, "(exit status 5"),
+        (5, "fw0: packets and bytes are counted"),
+        (6, "attached firewall to fw0 in native mode, queue 1"),
+        (7, "(exit status 5"),
     ],
 )
 def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, enters: int, line: str) -> None:

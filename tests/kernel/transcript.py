@@ -33,7 +33,9 @@ _IDS = (
     (r"(?<=\bid )(\d+)$", "P"),
     (r"(?<=--expect )(\d+)\b", "P"),
     (r"(?<=expected=)(\d+)\b", "P"),
-    (r"(?<=native  )(\d+)\b", "P"),
+    # In the tables of status and of counters.
+    (r"\bnative  (?:(?:others|none|\d+(?:-\d+)?(?:, \d+(?:-\d+)?)*)  )?(\d+)  [a-z_]+  TAG", "P"),
+    (r"^[a-z_]+  (\d+)  (?:[-\d, a-z–]+  )?\d+  \d+  \d+", "P"),
     (r"(?<=\blink )(\d+)\b", "L"),
     (r"(?<=\blink detach id )(\d+)\b", "L"),
 )
@@ -62,9 +64,9 @@ class Transcript:
             words = ["-n", self._veth.netns, *words]
         if iface:
             words.append(self._veth.name)
-        done = xdpkit_command(verb, *words, *args, by=by)
+        done = xdpkit_command(*verb.split(), *words, *args, by=by)
         done = replace(done, messages=messages_of(done))
-        shown = [verb, *([self._veth.name] if iface else []), *map(str, args)]
+        shown = [*verb.split(), *([self._veth.name] if iface else []), *map(str, args)]
         self._text += f"$ xdpkit {shlex.join(shown)}\n{done.output}{done.messages}"
         if done.status:
             self._text += f"(exit status {done.status})\n"
@@ -89,7 +91,7 @@ class Transcript:
 
     def _numbered(self, text: str) -> str:
         places = sorted(
-            (match.start(), match.end(), kind, match[1])
+            (match.start(1), match.end(1), kind, match[1])
             for pattern, kind in _IDS
             for match in re.finditer(pattern, text, flags=re.MULTILINE)
         )

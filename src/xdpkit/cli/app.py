@@ -32,6 +32,7 @@ COMMANDS = {
     "detach": ("detach", "Take a program off an interface."),
     "confirm": ("confirm", "Keep a change that would be undone after a time."),
     "status": ("status", "Show which interfaces have which programs."),
+    "counters": ("counters", "Count what programs return, by RX queue and action."),
     "clean": ("clean", "Remove what is left over, or every trace of xdpkit."),
     "build": ("build", "Compile C into an object file."),
     "run": ("run", "Run a program over captured packets."),

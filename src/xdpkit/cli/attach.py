@@ -20,6 +20,7 @@ from xdpkit.cli.options import (
     revert_after_option,
     verifier_log_option,
 )
+from xdpkit.cli.queues import queue_option
 from xdpkit.cli.render import emit, message, printable
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 xdpkit attach eth0 fw.o
 xdpkit attach eth0 fw.o --program firewall --set blocked_port=53
 xdpkit attach eth0 fw.o --mode native,generic --dry-run
+xdpkit attach eth0 fw.o --queue 0-3,8
 xdpkit attach eth0 fw.o --revert-after 60s
 xdpkit -n blue attach veth0 fw.o --mode generic
 """,
 )
 @interface_argument()
 @takes_program
+@queue_option("Only for packets of these RX queues.")
 @modes_option
 @click.option("--netlink", is_flag=True, help="Let netlink hold the program, not a pinned link.")
 @dry_run_option
@@ -49,7 +52,8 @@ def command(
     settings: Settings,
     iface: str,
     wanted: Wanted,
-    modes: tuple[Mode, ...],
+    queues: frozenset[int] | None,
+    modes: tuple[Mode, ...] | None,
     netlink: bool,
     dry_run: bool,
     revert_after: float | None,
@@ -61,15 +65,19 @@ def command(
     It stays until 'xdpkit detach', or until the interface goes. An interface that has a program
     already is left as it is: see 'xdpkit replace'. A program that needs what the interface does not
     offer is refused, as 'xdpkit check' tells.
+
+    With --queue, it is for the packets of these RX queues only, and takes precedence over the
+    program that was attached without: that one serves all other queues.
     """
     from xdpkit.cli.verdicts import overridden, tolerated
-    from xdpkit.hook import Add, Via
+    from xdpkit.hook import Via, prepare_add
     from xdpkit.hook.place import Place
 
     spec = wanted.read(f"attach {wanted.object_path} to {iface}")
-    change = Add(
+    change = prepare_add(
         Place(iface, settings.netns, pin_root),
         spec,
+        queues=queues,
         mode=modes,
         via=Via.NETLINK if netlink else None,
         **wanted.terms,
@@ -81,7 +89,7 @@ def command(
         return
     with keeping_log(log_path), change.apply(revert_after=revert_after) as attached:
         changing.notes(attached.notes)
-        if attached.mode is not modes[0]:
+        if modes is not None and attached.mode is not modes[0]:
             message(f"{attached.mode.value} mode was taken")
         negotiation = attached.negotiation or change.negotiation
         tolerated(negotiation)
@@ -89,9 +97,11 @@ def command(
             changing.emit_attached(settings, attached, negotiation, pin_root, revert_after)
             return
         name, mode = attached.interface.name, attached.mode.value
-        emit([printable(f"attached {spec.name} to {name} in {mode} mode")])
+        where = changing.where(change, queues)
+        emit([printable(f"attached {spec.name} to {name} in {mode} mode{where}")])
         program = attached.program
         emit([f"  {identity(program.id, program.tag, attached.link_id)}"])
         if attached.pinned is not None:
             emit([printable(f"  pinned at {attached.pinned}")])
-        emit(changing.until_confirmed(attached.interface, pin_root, 0, revert_after))
+        reverts_to = 0 if changing.is_whole(change) else None
+        emit(changing.until_confirmed(attached.interface, pin_root, reverts_to, revert_after))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,10 +25,22 @@ from xdpkit.cli.render import emit, emit_json, message, printable
 from xdpkit.cli.undoing import undoing
 
 if TYPE_CHECKING:
-    from xdpkit.hook import Add, Delete, Replace, Terms, XdpProg
+    from xdpkit.hook import (
+        Add,
+        AddBeside,
+        AttachedProgram,
+        Delete,
+        DeleteFrom,
+        Replace,
+        ReplaceWithin,
+        Terms,
+        XdpProg,
+    )
     from xdpkit.interfaces import Interface
     from xdpkit.negotiation import Negotiation
     from xdpkit.obj import ProgramSpec
+
+    Change = Add | AddBeside | Replace | ReplaceWithin | Delete | DeleteFrom
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +127,36 @@ def takes_program(function: Callable[..., Any]) -> Callable[..., Any]:
     return gathering
 
 
-def show_plan(
-    settings: Settings, change: Add | Replace | Delete, revert_after: float | None
-) -> None:
+def is_whole(change: Change) -> bool:
+    """Return whether a change is one of what is on the hook, not of some RX queues under a root."""
+    from xdpkit.hook import Add, Delete, Replace
+
+    return isinstance(change, Add | Replace | Delete)
+
+
+def where(change: Change, queues: frozenset[int] | None) -> str:
+    """Return what goes behind what was done: ", queues 0-3, 8"; "" if it was for all packets."""
+    from xdpkit.hook.scope import describe
+
+    return "" if queues is None and is_whole(change) else f", {describe(queues)}"
+
+
+def before(change: Replace | ReplaceWithin) -> list[AttachedProgram]:
+    """Return the programs that are to be replaced, one for each RX queue."""
+    from xdpkit.hook import Replace
+
+    if isinstance(change, Replace):
+        return [change.present]
+    return [dataclasses.replace(found, qid=queue) for queue, found in change.before.items()]
+
+
+def show_plan(settings: Settings, change: Change, revert_after: float | None) -> None:
     """Say what a change would do, for ``--dry-run``.
 
     Raises:
         UsageError: it could not be undone after such a time.
     """
-    from xdpkit.hook import Delete
+    from xdpkit.hook import Delete, DeleteFrom
 
     change.check_revert(revert_after)
     if settings.json:
@@ -130,7 +164,7 @@ def show_plan(
         emit_json(plan, pretty=settings.pretty)
         return
     emit([printable(change.describe())])
-    if not isinstance(change, Delete):
+    if not isinstance(change, Delete | DeleteFrom):
         from xdpkit.cli.verdicts import list_verdicts
 
         emit(["", *list_verdicts(change.negotiation)])
@@ -149,10 +183,17 @@ def emit_attached(
     """Print the hook as JSON as it is now, with what came of the change."""
     from xdpkit.hook import Hook
 
-    hook = Hook(attached.interface.index, netns=settings.netns, pin_root=pin_root)
+    hook = Hook(attached.interface.index, netns=settings.netns, pin_root=pin_root).status()
+    here = (
+        found.program.to_dict()
+        for found in hook.programs
+        if attached.program.id in (found.program.id, found.logical_id)
+    )
     document = {
-        **hook.status().to_dict(),
+        **hook.to_dict(),
         "mode": attached.mode.value,
+        "queues": None if attached.queues is None else sorted(attached.queues),
+        "prog": next(here, None),
         **more,
         "negotiation": negotiation.to_dict(),
         "overridden": not negotiation.is_allowed,
@@ -163,9 +204,12 @@ def emit_attached(
 
 
 def until_confirmed(
-    interface: Interface, pin_root: str, reverts_to: int, revert_after: float | None
+    interface: Interface, pin_root: str, reverts_to: int | None, revert_after: float | None
 ) -> Iterator[str]:
-    """Yield the line that says how a change is kept, if it is undone otherwise."""
+    """Yield the line that says how a change is kept, if it is undone otherwise.
+
+    The arguments are those of :func:`~xdpkit.cli.undoing.undoing`.
+    """
     if revert_after is not None:
         from xdpkit.hook.state import command_for
 

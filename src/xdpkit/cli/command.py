@@ -84,6 +84,15 @@ class Command(click.Command):
                 formatter.write(f"  {line}".rstrip() + "\n")
 
 
+class Group(Command, click.Group):
+    """Commands that share a first word; what they are called comes in the order of their making."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 def subcommand(name: str, *, examples: str) -> Callable[[Callable[..., Any]], Command]:
     """Return a decorator that makes a :class:`Command` of a function.
 
@@ -92,6 +101,11 @@ def subcommand(name: str, *, examples: str) -> Callable[[Callable[..., Any]], Co
         examples: command lines, which the help shows as they are.
     """
     return click.command(name, cls=Command, examples=examples)
+
+
+def subcommands(name: str, *, examples: str) -> Callable[[Callable[..., Any]], Group]:
+    """Return a decorator that makes a :class:`Group` of a function; the arguments are as above."""
+    return click.group(name, cls=Group, examples=examples)
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shell can complete: names of interfaces, namespaces, programs, modes, compilers.
+"""What the shell can complete: names of interfaces, programs, modes; ids and queues; and more.
 
 A completion that fails has nothing to offer; it never prints an error into the command line.
 """
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from xdpkit.errors import XdpkitError
+
+if TYPE_CHECKING:
+    from xdpkit.hook import AttachedProgram
+    from xdpkit.interfaces import Interface
 
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
@@ -58,18 +63,63 @@ def programs(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def program_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the ids of the programs on the interface that the command line names."""
+    ids = dict.fromkeys(found.program.id for found in _programs(ctx))
+    return _starting(incomplete, map(str, ids))
+
+
+def queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the RX queues of the interface that the command line names, to go on a list."""
+    interface = _interface(ctx)
+    return _listed(incomplete, range(interface.rx_queues) if interface is not None else ())
+
+
+def served_queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the RX queues that have a program of their own, to go on a list."""
+    return _listed(incomplete, [found.qid for found in _programs(ctx) if found.qid is not None])
+
+
+def _listed(incomplete: str, queues: Iterable[int]) -> list[str]:
+    """Return the queues that can go on a list that has been begun."""
+    from xdpkit.hook.scope import parse
+
+    begun, comma, rest = incomplete.rpartition(",")
+    try:
+        taken = parse(begun) if begun else ()
+    except XdpkitError:
+        return []
+    return [
+        f"{begun}{comma}{queue}"
+        for queue in queues
+        if queue not in taken and str(queue).startswith(rest)
+    ]
+
+
+def _programs(ctx: click.Context) -> tuple[AttachedProgram, ...]:
+    from xdpkit.hook import status
+
+    interface = _interface(ctx)
+    if interface is None:
+        return ()
+    try:
+        (hook,) = status(iface=interface.index, netns=interface.netns)
+    except XdpkitError:
+        return ()
+    return hook.programs
+
+
+def _interface(ctx: click.Context) -> Interface | None:
+    """Return the interface that the command line names."""
     from xdpkit.cli.command import Settings
-    from xdpkit.hook.looking import programs_of
     from xdpkit.interfaces import resolve
 
     settings = ctx.find_object(Settings) or Settings()
+    # In the middle of an option, click has not yet told the arguments apart.
     for name in (ctx.params.get("iface"), *ctx.args):
         try:
-            interface = resolve(name or "", netns=settings.netns)
+            return resolve(name or "", netns=settings.netns)
         except XdpkitError:
             continue
-        return _starting(incomplete, (str(number) for _, number in programs_of(interface)))
-    return []
+    return None
 
 
 def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -39,5 +39,8 @@ def command(settings: Settings, iface: str, pin_root: str) -> None:
     if program.name == LEAVING:
         emit([printable(f"confirmed: {name} stays without the program that was detached")])
         return
+    if confirmed.root is not None:
+        emit([printable(f"confirmed: {name} keeps the programs of its RX queues")])
+        return
     emit([printable(f"confirmed: {full_name(confirmed)} stays on {name}")])
     emit([f"  {identity(program.id, program.tag, confirmed.link_id)}"])

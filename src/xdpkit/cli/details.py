@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xdpkit.cli.naming import full_name
+from xdpkit.cli.queues import served
 from xdpkit.cli.render import Column, counted, printable, table, width
 from xdpkit.cli.status import holder
 from xdpkit.cli.undoing import undoing
 from xdpkit.hook.state import LEAVING, command_for
 
 if TYPE_CHECKING:
-    from xdpkit.hook import AttachedProgram, HookStatus, StoredRecord
+    from xdpkit.hook import AttachedProgram, HookStatus, ProgramSummary, StoredRecord
     from xdpkit.hook.dispatcher import Component, Dispatcher
     from xdpkit.negotiation import Negotiation
 
@@ -29,28 +30,72 @@ def details(hook: HookStatus, pin_root: str) -> Iterator[str]:
     if not hook.attached:
         yield f"{name}: no program"
     for found in hook.attached:
-        yield f"{name}: {found.mode.value} mode"
-        for key, value in _facts(found):
-            if value:
-                yield f"  {key:<9}{printable(value)}"
+        if found.root is None:
+            yield f"{name}: {found.mode.value} mode"
+            yield from _lines(_facts(found))
+        else:
+            yield f"{name}: {found.mode.value} mode, by RX queue"
+            yield from _lines(_facts_of_root(found))
         pending = _pending(hook, found, pin_root)
         if pending is not None:
             yield printable(f"  {pending}")
         if found.dispatcher is not None:
             yield from _components(found.dispatcher)
+        for member, queues in served(found.members):
+            yield ""
+            yield from _lines(_facts_of_member(member, queues))
+
+
+def _lines(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for key, value in facts:
+        if value:
+            yield f"  {key:<9}{printable(value)}"
 
 
 def _facts(found: AttachedProgram) -> Iterator[tuple[str, str]]:
-    program = found.program
-    yield "program", f"{full_name(found) or ''} id {program.id}".strip()
+    yield "program", _name(found)
+    yield from _loaded(found.program)
+    yield from _held(found)
+    yield from _brought(found)
+
+
+def _facts_of_root(found: AttachedProgram) -> Iterator[tuple[str, str]]:
+    yield "root", _name(found)
+    yield from _loaded(found.program)
+    yield from _held(found)
+    if not found.members and found.program.name is not None:
+        yield "serves", "no queue: all packets pass"
+
+
+def _facts_of_member(found: AttachedProgram, queues: str) -> Iterator[tuple[str, str]]:
+    yield "queues", queues
+    yield "program", _name(found)
+    yield from _loaded(found.program)
+    yield from _brought(found)
+
+
+def _name(found: AttachedProgram) -> str:
+    return f"{full_name(found) or ''} id {found.program.id}".strip()
+
+
+def _loaded(program: ProgramSummary) -> Iterator[tuple[str, str]]:
     yield "tag", program.tag or ""
     if program.loaded_at is not None:
         yield "loaded", _moment(program.loaded_at)
     if program.jited is not None:
         yield "runs as", "machine code" if program.jited else "interpreted instructions"
+
+
+def _held(found: AttachedProgram) -> Iterator[tuple[str, str]]:
+    """Yield what keeps it on the hook."""
     yield "by", holder(found)
     yield "pinned", found.pinned or ""
     yield "held by", ", ".join(f"{process.name} (pid {process.pid})" for process in found.holders)
+
+
+def _brought(found: AttachedProgram) -> Iterator[tuple[str, str]]:
+    """Yield what came with it: its maps, and what was written down."""
+    program = found.program
     maps = (f"{used.name or 'unnamed'} ({used.id})" for used in program.maps or ())
     yield "maps", ", ".join(maps)
     if found.record is not None:
@@ -62,6 +107,9 @@ def _recorded(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     from xdpkit.cli.values import format_value
 
     record, origin = stored.record, stored.record.origin
+    if record.counting:
+        what = "packets and bytes" if record.counting.with_bytes else "packets"
+        yield "counts", f"{what}, in place of program {record.logical_id}"
     yield "attached", _moment(datetime.fromtimestamp(round(record.attached_at / 1e9), UTC))
     if origin.path is not None:
         digest = f", sha256 {origin.sha256[:_DIGITS]}" if origin.sha256 is not None else ""
@@ -91,7 +139,8 @@ def _pending(hook: HookStatus, found: AttachedProgram, pin_root: str) -> str | N
     """Return what is about to become of the program."""
     left = found.seconds_to_revert
     if left is not None and found.record is not None:
-        previous = found.record.record.reverts_to
+        # Under a root it may be another root, whose id says nothing.
+        previous = found.record.record.reverts_to if found.root is None else None
         text = undoing(previous, left, command_for("confirm", hook.interface, pin_root=pin_root))
         if found.program.name == LEAVING:
             return (

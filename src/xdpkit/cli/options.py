@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from xdpkit.cli import complete
 from xdpkit.cli.duration import duration_callback
@@ -55,10 +56,12 @@ mode_option = click.option(
 )
 
 
-def _modes(_: click.Context, __: click.Parameter, text: str) -> tuple[Mode, ...]:
+def _modes(ctx: click.Context, param: click.Parameter, text: str) -> tuple[Mode, ...] | None:
+    """Return the modes, None if none was asked for: then it depends on what is there already."""
     from xdpkit.hook import Mode
 
-    return Mode.choice(text)
+    was_given = ctx.get_parameter_source(param.name or "") is not ParameterSource.DEFAULT
+    return Mode.choice(text) if was_given else None
 
 
 modes_option = click.option(

@@ -20,6 +20,9 @@ _GAP = "  "
 _MAX_WORD = 24
 _NOTHING = "–"
 
+BLANK = " "
+"""A cell to stay empty: an empty text is shown as a dash, as for what is not known."""
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """Return a text with everything escaped that a terminal might obey.
@@ -89,7 +92,7 @@ def table(
     width: int | None = None,
     indent: str = "",
 ) -> Iterator[str]:
-    """Yield the lines of a table. A column that is empty in all rows is left out.
+    """Yield the lines of a table. A column that is empty or blank in all rows is left out.
 
     Columns that wrap are made narrower where the table is wider than the terminal; one that does
     not fit all the same is as wide as it is.
@@ -101,7 +104,7 @@ def table(
         indent: what each line begins with.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    used = [at for at in range(len(columns)) if any(row[at] for row in cells)]
+    used = [at for at in range(len(columns)) if any(row[at].strip() for row in cells)]
     if not used:
         return
     columns = [columns[at] for at in used]

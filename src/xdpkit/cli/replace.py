@@ -16,6 +16,7 @@ from xdpkit.cli.options import (
     revert_after_option,
     verifier_log_option,
 )
+from xdpkit.cli.queues import queue_option
 from xdpkit.cli.render import emit, printable
 
 
@@ -24,12 +25,14 @@ from xdpkit.cli.render import emit, printable
     examples="""
 xdpkit replace eth0 fw2.o
 xdpkit replace eth0 fw2.o --expect 123
+xdpkit replace eth0 fw2.o --queue 0-3,8
 xdpkit replace eth0 fw2.o --revert-after 60s
 xdpkit -n blue replace veth0 fw.o --set blocked_port=53 --dry-run
 """,
 )
 @interface_argument()
 @takes_program
+@queue_option("Replace the programs that these RX queues have of their own.", served=True)
 @expect_option
 @dry_run_option
 @revert_after_option
@@ -40,6 +43,7 @@ def command(
     settings: Settings,
     iface: str,
     wanted: Wanted,
+    queues: frozenset[int] | None,
     expect: int | None,
     dry_run: bool,
     revert_after: float | None,
@@ -52,17 +56,23 @@ def command(
     too. Somebody else's program is replaced only if it is named: --expect ID.
     """
     from xdpkit.cli.verdicts import overridden, tolerated
-    from xdpkit.hook import Replace
+    from xdpkit.hook import prepare_replace
     from xdpkit.hook.place import Place
 
     spec = wanted.read(f"replace the program on {iface}")
-    change = Replace(Place(iface, settings.netns, pin_root), spec, expected=expect, **wanted.terms)
+    change = prepare_replace(
+        Place(iface, settings.netns, pin_root),
+        spec,
+        queues=queues,
+        expected=expect,
+        **wanted.terms,
+    )
     if wanted.force:
         overridden(change.negotiation)
     if dry_run:
         changing.show_plan(settings, change, revert_after)
         return
-    before = change.present
+    replaced = changing.before(change)
     with keeping_log(log_path), change.apply(revert_after=revert_after) as attached:
         changing.notes(attached.notes)
         tolerated(change.negotiation)
@@ -73,14 +83,18 @@ def command(
                 change.negotiation,
                 pin_root,
                 revert_after,
-                before=before.to_dict(),
+                before=replaced[0].to_dict(),
+                replaced=[each.to_dict() for each in replaced],
             )
             return
         name, mode = attached.interface.name, attached.mode.value
-        gone = full_name(before) or "the program"
-        emit([printable(f"replaced {gone} on {name} by {spec.name} in {mode} mode")])
-        for verb, program in (("was", before.program), ("is", attached.program)):
-            emit([f"  {verb:<4}{identity(program.id, program.tag, before.link_id)}"])
-        emit(
-            changing.until_confirmed(attached.interface, pin_root, before.program.id, revert_after)
-        )
+        where = changing.where(change, queues)
+        gone = list({each.program.id: each for each in replaced}.values())
+        names = ", ".join(dict.fromkeys(full_name(each) or "the program" for each in gone))
+        emit([printable(f"replaced {names} on {name} by {spec.name} in {mode} mode{where}")])
+        for each in gone:
+            emit([f"  was {identity(each.program.id, each.program.tag, each.link_id)}"])
+        program = attached.program
+        emit([f"  is  {identity(program.id, program.tag, gone[0].link_id)}"])
+        reverts_to = gone[0].program.id if changing.is_whole(change) else None
+        emit(changing.until_confirmed(attached.interface, pin_root, reverts_to, revert_after))

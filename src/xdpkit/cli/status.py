@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xdpkit.cli.command import Settings, pass_settings, subcommand
 from xdpkit.cli.naming import full_name, held_by
 from xdpkit.cli.options import interface_argument, pin_root_option
+from xdpkit.cli.queues import served
 from xdpkit.cli.render import Column, emit, emit_json, message, table, width
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def command(settings: Settings, iface: str | None, pin_root: str) -> None:
             f"network namespace {settings.netns}" if settings.netns else "this network namespace"
         )
         message(f"no interface in {place} has a program")
-    for note in dict.fromkeys(found.note for hook in hooks for found in hook.attached):
+    for note in dict.fromkeys(
+        found.note for hook in hooks for found in (*hook.attached, *hook.programs)
+    ):
         if note:
             message(note)
 
@@ -60,6 +63,7 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
         [
             Column("interface"),
             Column("mode"),
+            Column("queues"),
             Column("id", right=True),
             Column("program"),
             Column("tag"),
@@ -70,17 +74,26 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
             [
                 hook.interface.name,
                 found.mode.value,
+                queues,
                 str(found.program.id),
                 full_name(found) or "",
                 found.program.tag or "",
                 holder(found),
-                _state(found),
+                _state(found) or _state(on_hook),
             ]
             for hook in hooks
-            for found in hook.attached
+            for on_hook in hook.attached
+            for found, queues in _programs(on_hook)
         ],
         width=width(),
     )
+
+
+def _programs(found: AttachedProgram) -> list[tuple[AttachedProgram, str]]:
+    """Return what there is to show of what is on a hook, with the RX queues that each serves."""
+    if found.root is None:
+        return [(found, "")]
+    return served(found.members) or [(found, "none")]
 
 
 def holder(found: AttachedProgram) -> str:

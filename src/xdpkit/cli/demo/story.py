@@ -47,6 +47,8 @@ def tell(settings: Settings, *, pausing: bool) -> None:
                 story.send_traffic,
                 story.read_counters,
                 story.replace,
+                story.count,
+                story.give_a_queue_its_own,
                 story.be_refused,
                 story.detach,
                 story.leave_alone,
@@ -65,14 +67,16 @@ def tell(settings: Settings, *, pausing: bool) -> None:
 
 @contextlib.contextmanager
 def _detached_at_the_end(net: Network, root: str) -> Iterator[None]:
-    """Take the program off at the end, however it comes: what is pinned would stay."""
-    from xdpkit.hook import detach
+    """Take the programs off at the end, however it comes: what is pinned would stay."""
+    from xdpkit.hook import Hook
 
     try:
         yield
     finally:
-        with contextlib.suppress(UsageError, HookBusy):
-            detach(net.server.interface, netns=net.server.netns, pin_root=root)
+        hook = Hook(net.server.interface, netns=net.server.netns, pin_root=root)
+        for undo in (hook.counters.disable, hook.clear):
+            with contextlib.suppress(UsageError, HookBusy):
+                undo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,50 @@ class _Story:
         if dropped != DATAGRAMS + blocked.sent:
             raise _surprise(f"{dropped} were dropped in all, not {DATAGRAMS + blocked.sent}")
 
+    def count(self) -> None:
+        self.teller.step(
+            "Count what it returns",
+            "Any program can be made to, without its author's doing: a copy that counts takes its"
+            " place while packets arrive. That stays so for the interface until it is ended.",
+        )
+        interface = self.net.server.interface
+        self._command(*self._in_server("counters", "enable"), interface, "--bytes")
+        self.teller.say()
+        self._send({BLOCKED: 0, OPEN: DATAGRAMS})
+        self.teller.say()
+        self._command(*self._in_server("counters", "show"), interface)
+        self.teller.say()
+        read = f"xdpkit.Hook({self._hook}).counters.read()"
+        dropped = self.teller.python(f"{read}.programs[0].total.packets[xdpkit.XdpAction.DROP]")
+        if dropped != DATAGRAMS:
+            raise _surprise(f"the copy counted {dropped} dropped packets, not {DATAGRAMS}")
+        self.teller.say()
+        self._command(*self._in_server("counters", "disable"), interface)
+
+    def give_a_queue_its_own(self) -> None:
+        self.teller.step(
+            "Give an RX queue a program of its own",
+            "To try a new version on one queue, say. The other queues keep the program that they"
+            " have; when the queue's own goes, it is served like them again. No packet is missed.",
+        )
+        interface, queue = self.net.server.interface, ("--queue", "1")
+        self._command(
+            *self._in_server("attach"),
+            interface,
+            shipped.FIREWALL,
+            *queue,
+            "--set",
+            "blocked_port=53",
+        )
+        self.teller.say()
+        self._command(*self._in_server("status"))
+        self.teller.say()
+        self._command(*self._in_server("detach"), interface, *queue)
+
     def be_refused(self) -> None:
         self.teller.step(
             "Be refused",
-            "An interface has room for one program, and none is pushed aside. A refusal says what "
+            "A program that is there is not pushed aside by another. A refusal says what "
             "was tried, why it failed, and what to do:",
         )
         status = self._command(*self._in_server("attach"), self.net.server.interface, shipped.PASS)
@@ -216,12 +260,12 @@ class _Story:
         text = f'"{self.net.server.interface}", netns="{self.net.server.netns}"'
         return f'{text}, pin_root="{self.root}"' if self.root != DEFAULT_PIN_ROOT else text
 
-    def _in_server(self, command: str) -> list[str]:
+    def _in_server(self, *command: str) -> list[str]:
         """Return a command's name with its options for the server's namespace."""
         options = ["-n", self.net.server.netns]
         if self.root != DEFAULT_PIN_ROOT:
             options += ["--pin-root", self.root]
-        return [command, *options]
+        return [*command, *options]
 
     def _command(self, *args: str) -> int:
         return self.teller.command(args)
