@@ -17,13 +17,19 @@ def main() -> None:
     status.main()
     print()
 
-    from bench import analysis, load, replace
+    from bench import analysis, counters, dispatch, load, queues, replace
 
     load.main()
     print()
     analysis.main()
     print()
     replace.main()
+    print()
+    queues.main()
+    print()
+    counters.main()
+    print()
+    dispatch.main()
 
 
 if __name__ == "__main__":
