@@ -617,7 +617,7 @@ def test_a_prepared_change_that_comes_too_late_leaves_the_newcomers_maps(
     hook.replace(jumping(), force=True).close()
     before = sorted(Path(pin_root).rglob("*"))
 
-    with pytest.raises(HookBusy, match="is expected, but there is"):
+    with pytest.raises(HookBusy, match="is not there any more"):
         prepared.apply()
 
     assert sorted(Path(pin_root).rglob("*")) == before

@@ -310,16 +310,18 @@ class Add:
         loaded = coming.program
         with contextlib.ExitStack() as during:
             during.enter_context(coming.forgotten_if_it_fails())
-            if self._pin and (via is Via.LINK or coming.needs_pins):
-                during.enter_context(pins.locked(what, create=True))
-                inherited.require_unchanged(what)
-                interface = self._place.resolve_again(self.interface)
-                repair(interface, pins, what)
+            needs_pins = self._pin and (via is Via.LINK or coming.needs_pins)
+            # What netlink holds, or a block, does without pins; there may be some all the same.
+            has_pins = during.enter_context(
+                pins.locked(what, create=needs_pins, lenient=not needs_pins)
+            )
+            inherited.require_unchanged(what)
+            interface = self._place.resolve_again(self.interface)
+            (repair if has_pins else finish_leaving)(interface, pins, what)
+            if needs_pins:
                 pins.vacate(interface, what)
                 holder = via is Via.NETLINK
                 during.enter_context(coming.pinned(pins, home, what, holder=holder))
-            else:
-                finish_leaving(self._place.resolve_again(self.interface), pins, what)
             during.enter_context(
                 revert.guarding(self.interface, self._place, loaded, coming.record)
             )

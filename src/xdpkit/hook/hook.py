@@ -80,9 +80,10 @@ class Hook:
         return found
 
     def open(self) -> XdpProg | None:
-        """Open the program that is on the hook, whoever put it there; None for an empty hook.
+        """Open the program that is on the hook, whoever put it there; None if there is none.
 
-        Of two (one in software, one on the NIC) it is the one in software.
+        Where RX queues have programs of their own, it is the global one; ``hook.queues[3].open()``
+        opens one of the others. Of two (one in software, one on the NIC) it is the one in software.
 
         Raises:
             UsageError: there is no such interface or namespace.

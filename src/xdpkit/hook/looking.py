@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
@@ -40,6 +41,7 @@ OWN_MAPS = "xdpkit_"
 # The name of the program in which libxdp (xdp-tools) joins several.
 _LIBXDP_DISPATCHER = "xdp_dispatcher"
 _LOOKS = 3
+_KNOWN_TYPES = {member.value: member for member in ProgType}
 
 
 def status(
@@ -80,7 +82,7 @@ def examine(
     interfaces = tuple(interfaces)
     if not any(interface.xdp for interface in interfaces):
         return tuple(HookStatus(interface, ()) for interface in interfaces)
-    surroundings = _Surroundings(*_links(), *_folders(pins), pins, with_holders, with_members)
+    surroundings = _Surroundings(*_folders(pins), pins, with_holders, with_members)
     return tuple(
         HookStatus(
             interface,
@@ -93,17 +95,20 @@ def examine(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Surroundings:
     """What is looked at once for all hooks."""
 
-    links: Mapping[tuple[int, int], Sequence[int]] | None
-    links_note: str | None
     folders: Sequence[HookFolder]
     pins_note: str | None
     pins: Pins
     with_holders: bool
     with_members: bool
+
+    @cached_property
+    def links(self) -> tuple[Mapping[tuple[int, int], Sequence[int]] | None, str | None]:
+        """See :func:`_links`; all links of the host, so only where no pinned one tells."""
+        return _links()
 
 
 def root_of(program_id: int) -> Root | None:
@@ -255,9 +260,10 @@ def _held_by(
     """Return what holds a program, the link's id, and a note where that cannot be told."""
     if pinned is not None:
         return Via.LINK, pinned.link_id, None
-    if around.links is None:
-        return None, None, around.links_note
-    fitting = around.links.get((interface.index, program_id), [])
+    links, links_note = around.links
+    if links is None:
+        return None, None, links_note
+    fitting = links.get((interface.index, program_id), [])
     if stored is not None and stored.record.via is Via.NETLINK:
         return Via.NETLINK, None, None
     if len(fitting) == 1:
@@ -266,8 +272,8 @@ def _held_by(
         names = ", ".join(str(number) for number in sorted(fitting))
         note = f"links {names} fit, and the kernel does not tell which is this interface's"
         return None, None, note
-    if stored is not None or around.links_note is not None:
-        return None, None, around.links_note or "its link is being made, or has just gone"
+    if stored is not None or links_note is not None:
+        return None, None, links_note or "its link is being made, or has just gone"
     return Via.NETLINK, None, None
 
 
@@ -359,18 +365,18 @@ def _look(program_id: int, descriptor: int, interface: Interface) -> _Seen:
     if any(found.name.startswith(OWN_MAPS) for found in maps):
         from xdpkit.hook import records
 
-        found = records.find_all(descriptor)
+        # The others of its maps have been opened once already.
+        found = records.find_in(used.id for used in maps if used.name == records.RECORD_MAP)
     elif name == _LIBXDP_DISPATCHER:
         from xdpkit.hook.dispatcher import dispatcher_of
 
         dispatcher = dispatcher_of(descriptor, interface.index)
         note = dispatcher.note if dispatcher is not None else None
-    known = {member.value: member for member in ProgType}
     program = ProgramSummary(
         id=program_id,
         name=name,
         tag=bytes(info.tag).hex(),
-        type=known.get(info.type, int(info.type)),
+        type=_KNOWN_TYPES.get(info.type, int(info.type)),
         jited=info.jited_prog_len > 0,
         loaded_at=_wall_clock(info.load_time),
         maps=tuple(found for found in maps if not found.name.startswith(OWN_MAPS)),

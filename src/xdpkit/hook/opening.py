@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 
-from xdpkit.errors import RequirementUnmet
+from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.hook import records
 from xdpkit.hook.holding import open_program
 from xdpkit.hook.looking import OWN_MAPS, status
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
+from xdpkit.hook.scope import Scope, program_of, seats_of
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.interfaces import Interface
 from xdpkit.kernel.maps import Map
@@ -18,14 +19,25 @@ from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import bpf
 
 
-def open_present(place: Place) -> XdpProg | None:
-    """Return the program on a hook, None for an empty one; see :meth:`xdpkit.Hook.open`."""
-    what = f"open the program on {place.iface}"
+def open_present(place: Place, queues: Scope = None) -> XdpProg | None:
+    """Return the program of some RX queues, or the one that serves all others; None if none does.
+
+    See :meth:`xdpkit.Hook.open`.
+
+    Raises:
+        UsageError: the queues have different programs, or some have none of their own.
+    """
+    what = f"open {program_of(queues)} on {place.iface}"
     (found,) = status(netns=place.netns, iface=place.iface, pin_root=place.pin_root)
-    serving = [each for each in found.programs if each.qid is None]
+    seats = seats_of(queues)
+    serving = [each for each in found.programs if each.qid in seats]
     if not serving:
         return None
     present = serving[0]
+    if queues is not None and (
+        len(serving) < len(seats) or any(each.program.id != present.program.id for each in serving)
+    ):
+        raise UsageError(what, cause="they do not have one and the same program")
     record = present.record.record if present.record is not None else None
     with contextlib.ExitStack() as resources:
         program = resources.enter_context(
@@ -48,6 +60,7 @@ def open_present(place: Place) -> XdpProg | None:
             record=record,
             pinned=present.pinned,
             is_for_a_block=False,
+            queues=queues,
             members=contextlib.ExitStack(),
             resources=resources.pop_all(),
         )

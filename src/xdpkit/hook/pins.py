@@ -478,6 +478,17 @@ def unpin_others(folder: HookFolder, programs: Collection[int]) -> None:
         _unlink(f"{folder.path}/{name}")
 
 
+def unpin(hook: str, programs: Collection[int]) -> None:
+    """Remove what is pinned in a hook's folder for these programs. Under the lock."""
+    if not programs:
+        return
+    prefixes = tuple(f"{_MAP}{number}-" for number in programs)
+    names = {f"{_PROGRAM}{number}" for number in programs}
+    for name in os.listdir(hook):
+        if name.startswith(prefixes) or name in names:
+            _unlink(f"{hook}/{name}")
+
+
 def remove(hook: str, *, with_settings: bool = False) -> None:
     """Remove a hook's pins. Under the lock.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpkit.hook import revert
+from xdpkit.hook import records, revert
 from xdpkit.hook.members import maps_that_need_a_holder
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import Pins
@@ -16,7 +16,7 @@ from xdpkit.hook.place import Place
 from xdpkit.hook.present import Expected, find_present, opened
 from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.state import HookStatus
-from xdpkit.hook.writing import forget, forgetting_a_failure
+from xdpkit.hook.writing import forget
 from xdpkit.interfaces import Interface
 
 if TYPE_CHECKING:
@@ -65,13 +65,26 @@ class Coming:
             yield
 
     @contextlib.contextmanager
-    def forgotten_if_it_fails(self) -> Iterator[None]:
-        """Remove what was written down if it does not get on the hook in the block."""
-        with contextlib.ExitStack() as during:
-            for each in self.runs:
-                during.enter_context(each.forgotten_if_it_fails())
-            during.enter_context(forgetting_a_failure(self.program, self.record))
+    def forgotten_if_it_fails(
+        self, unless: Callable[[Program], bool] = lambda program: False
+    ) -> Iterator[None]:
+        """Remove what was written down if the ``with`` block fails.
+
+        A program that the caller loaded lives on, and would seem to have been attached.
+
+        Args:
+            unless: whether it is on the hook all the same, from before.
+        """
+        try:
             yield
+        except Exception:
+            for each in (self, *self.runs):
+                if each.record is not None and not unless(each.program):
+                    netns_cookie, ifindex = each.record.hook
+                    records.clear_for(
+                        each.program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex
+                    )
+            raise
 
 
 def exchange(
@@ -115,7 +128,7 @@ def exchange(
         )
         interface = place.resolve_again(interface)
         found = repair(interface, pins, what) if has_pins else place.look_again(interface)
-        present = find_present(found, present_id, place.pin_root, what)
+        present = find_present(found, present_id, place.pin_root, what, was_seen=expected is None)
         check(found)
         holding, compared, text = during.enter_context(opened(present, found, expected, what))
         note(text)

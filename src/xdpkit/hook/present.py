@@ -71,6 +71,7 @@ def find_present(
     what: str,
     *,
     can_be_named: bool = True,
+    was_seen: bool = False,
 ) -> AttachedProgram:
     """Return the program that is meant: the expected one, else the one that xdpkit keeps there.
 
@@ -78,6 +79,7 @@ def find_present(
         found: the hook. expected: the id of the program that has to be there.
         pin_root: the bpffs in which links are pinned. what: what is being tried, for errors.
         can_be_named: whether somebody else's program may be meant, too, by its id.
+        was_seen: whether it is expected only because it was there at an earlier look.
 
     Raises:
         UsageError: there is no program at all.
@@ -92,6 +94,8 @@ def find_present(
         for program in attached:
             if expected in (program.program.id, program.logical_id):
                 return as_held(program, interface, what)
+        if was_seen:
+            raise exchanged(what, interface)
         raise HookBusy(
             what, cause=f"program {expected} is expected, but there is {attached[0].describe()}"
         )

@@ -47,7 +47,7 @@ class AllQueues:
         queues = frozenset(self._chosen(selector))
         if not queues or min(queues) < 0:
             raise UsageError(
-                f"choose RX queues {selector!r}", cause="it names none: the first one is queue 0"
+                f"choose RX queues {selector!r}", cause="there is none like that: they begin with 0"
             )
         return Queues(self.place, queues)
 
@@ -89,6 +89,17 @@ class Queues:
 
     place: Place
     queues: frozenset[int]
+
+    def open(self) -> XdpProg | None:
+        """Open the program that these queues have of their own; None if they have none.
+
+        Raises:
+            UsageError: they have different ones; or there is no such interface or namespace.
+            MissingPrivilege: looking up an object by its id takes CAP_SYS_ADMIN.
+        """
+        from xdpkit.hook.opening import open_present
+
+        return open_present(self.place, self.queues)
 
     def add(
         self,

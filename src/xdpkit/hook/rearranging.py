@@ -15,13 +15,15 @@ the array by its pin.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from xdpkit.errors import HookBusy, RequirementUnmet, UsageError
+from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert, roots, scope, seats
 from xdpkit.hook.delete import Delete, Detached
-from xdpkit.hook.holding import exchanged
+from xdpkit.hook.holding import exchanged, open_program
 from xdpkit.hook.inherited import Inheritance
 from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode, Via
@@ -29,17 +31,17 @@ from xdpkit.hook.opening import open_with_maps
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming, exchange
 from xdpkit.hook.present import Expected, expected_id
-from xdpkit.hook.repair import repair, sweep
+from xdpkit.hook.repair import repair
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.rooting import new_root, note_on_tail_calls, require_unbound
-from xdpkit.hook.scope import Scope
-from xdpkit.hook.seats import Seat, Seats, require_unchanged, seats_of
+from xdpkit.hook.scope import Scope, Seat, seats_of
+from xdpkit.hook.seats import Seats, require_unchanged
 from xdpkit.hook.state import AttachedProgram, HookStatus, command_for
 from xdpkit.hook.writing import forget_member, settle
 from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.kernel.programs import Program
 
 if TYPE_CHECKING:
-    from xdpkit.kernel import Program
     from xdpkit.obj import ProgramSpec
 
 
@@ -130,18 +132,24 @@ class _Rearrangement:
             root = now.root
             assert root is not None, "it was there, and is the same program"
             array = during.enter_context(roots.open_array(root, what))
+            home = self._home(now)
             if coming is not None:
-                folder = pins.folder_of(now.interface)
-                home = folder.path if folder is not None else pins.home_of(now.interface)
                 with coming.pinned(pins, home, what, holder=False):
                     roots.put(array, root, seat, coming.program, what)
             else:
                 roots.put(array, root, seat, None, what)
             settle(now.hook)
             left = roots.members_in(array, root).values()
-            self._forget(set(self._taken.values()).difference(left))
-            # The pins of the program that has gone.
-            sweep(now.interface, pins)
+            gone = set(self._taken.values()).difference(left)
+            self._forget(gone)
+            pinned.unpin(home, gone)
+
+    def _home(self, now: Seats) -> str:
+        """Return the folder of the hook's pins."""
+        if now.hook.pinned is not None:
+            return os.path.dirname(now.hook.pinned)
+        folder = self._place.pins.folder_of(now.interface)
+        return folder.path if folder is not None else self._place.pins.home_of(now.interface)
 
     def _rebuild(
         self,
@@ -154,9 +162,8 @@ class _Rearrangement:
         known = {coming.program.id: coming.program} if coming is not None else {}
         with contextlib.ExitStack() as resources:
             for number in set(then.values()) - set(known):
-                known[number] = resources.enter_context(
-                    open_with_maps(number, self.interface, self.what)
-                )
+                opened = open_program(number, self.interface, self.what)
+                known[number] = resources.enter_context(Program(opened))
             root = resources.enter_context(
                 new_root(
                     self.interface,
@@ -314,8 +321,7 @@ class _Arrival(_Rearrangement):
             )
             coming = Coming(running, record, keeps_maps=True)
             # The caller's own may be there already, for other queues.
-            is_new = running is not request.program or not self._runs(running.id)
-            with coming.forgotten_if_it_fails() if is_new else contextlib.nullcontext():
+            with coming.forgotten_if_it_fails(unless=self._runs):
                 link_id = self._place_it(coming, revert_after)
             members = contextlib.ExitStack()
             if not request.force:
@@ -340,8 +346,8 @@ class _Arrival(_Rearrangement):
                 notes=tuple(self.notes),
             )
 
-    def _runs(self, number: int) -> bool:
-        return number in self._now.all(self.what).values()
+    def _runs(self, program: Program) -> bool:
+        return program.id in self._now.all(self.what).values()
 
     def _place_it(self, coming: Coming, revert_after: float | None) -> int | None:
         is_one = len(self._seats) == 1 and self._now.root is not None

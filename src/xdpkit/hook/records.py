@@ -121,7 +121,16 @@ def find_all(program_fd: int) -> tuple[StoredRecord, ...]:
     Raises:
         MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
-    return tuple(_newest(_kept(_map_ids(program_fd))).values())
+    return find_in(_map_ids(program_fd))
+
+
+def find_in(map_ids: Iterable[int]) -> tuple[StoredRecord, ...]:
+    """Return the records of all attachments of a program that has these maps.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    return tuple(_newest(_kept(map_ids)).values())
 
 
 def edit(program_fd: int, stored: StoredRecord, record: Record) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,10 @@ def new_root(
         RequirementUnmet: the programs cannot be in one program array.
         KernelRefused: the kernel refused.
     """
-    kind = require_alike(members.values(), what)
+    # Those that one root ran are alike.
+    arriving = {each.program.id: each.program for each in runs}
+    staying = (each for each in members.values() if each.id not in arriving)
+    kind = require_alike([*arriving.values(), *itertools.islice(staying, 1)], what)
     if kind is None:
         # The interface may need it: large packets want programs that take them in fragments.
         kind = (roots.kind_of(before) if before is not None else None) or roots.PLAIN
@@ -75,7 +79,7 @@ def require_alike(programs: Iterable[Program], what: str) -> Kind | None:
         MissingPrivilege: it takes CAP_SYS_ADMIN to look.
     """
     first: tuple[Program, Kind] | None = None
-    for program in {each.id: each for each in programs}.values():
+    for program in programs:
         kind = kind_of(program)
         if kind is None:
             continue
@@ -129,11 +133,12 @@ def require_unbound(program: Program, what: str) -> None:
 def note_on_tail_calls(program: Program) -> str | None:
     """Return what there is to know about a program that a root will run, if it makes tail calls.
 
-    The kernel allows 33 in a row (MAX_TAIL_CALL_CNT in include/linux/bpf.h).
+    The kernel allows 33 in a row (MAX_TAIL_CALL_CNT in include/linux/bpf.h). Before Linux 6.12 that
+    of an empty slot counts, too, on the way to the global program.
     """
     if not any(used.type == MapType.PROG_ARRAY for used in program.maps.values()):
         return None
     return (
-        f"{program.name} can make 32 tail calls in a row here, not 33: the one that leads to it"
-        " counts, too"
+        f"{program.name} can make one tail call less here than the 33 in a row that the kernel"
+        " allows: the one that leads to it counts, too"
     )

@@ -12,6 +12,9 @@ from xdpkit.interfaces import Interface
 Scope = frozenset[int] | None
 """RX queues that a program serves; None: it is global, and serves those that have none."""
 
+Seat = int | None
+"""An RX queue, or None for all that have no program of their own."""
+
 MAX_QUEUES = 1023
 """How many RX queues can have a program of their own.
 
@@ -22,6 +25,11 @@ The kernel allows 1,024 tail calls of constant slots in one program
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 # The kernel's own limit of queues is far below (``dev->num_rx_queues``, netif_alloc_rx_queues()).
 _LAST = 1 << 16
+
+
+def seats_of(scope: Scope) -> tuple[Seat, ...]:
+    """Return what a scope is made of, in order."""
+    return (None,) if scope is None else tuple(sorted(scope))
 
 
 def parse(text: str) -> frozenset[int]:

@@ -14,7 +14,7 @@ from xdpkit.hook.looking import member_of
 from xdpkit.hook.mode import Mode
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import find_present
-from xdpkit.hook.scope import Scope
+from xdpkit.hook.scope import Seat
 from xdpkit.hook.state import AttachedProgram, HookStatus
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import privilege
@@ -22,10 +22,6 @@ from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.hook.roots import Root
-    from xdpkit.kernel import Program
-
-Seat = int | None
-"""An RX queue, or None for all that have no program of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +65,6 @@ class Seats:
         return member_of(self.hook, number, self.interface)
 
 
-def seats_of(scope_: Scope) -> tuple[Seat, ...]:
-    """Return the seats of a scope, in order."""
-    return (None,) if scope_ is None else tuple(sorted(scope_))
-
-
 def look(place: Place, found: HookStatus, what: str) -> Seats | None:
     """Return who serves which packets; None where nothing is on the hook.
 
@@ -96,7 +87,7 @@ def look_again(place: Place, found: HookStatus, before: Seats, what: str) -> Sea
     Raises:
         HookBusy: it is another.
     """
-    hook = find_present(found, before.hook.program.id, place.pin_root, what)
+    hook = find_present(found, before.hook.program.id, place.pin_root, what, was_seen=True)
     if (hook.root is None) != (before.root is None):
         raise exchanged(what, found.interface)
     return Seats(found, hook)
@@ -143,27 +134,6 @@ def describe(seats: Collection[Seat]) -> str:
     """Return seats as a phrase; the global one comes alone."""
     queues = frozenset(seat for seat in seats if seat is not None)
     return scope.describe(queues or None)
-
-
-def exchange_member(hook: AttachedProgram, number: int, new: Program, what: str) -> None:
-    """Put a program in the place of one that a root runs. Under the lock.
-
-    Each of its queues is changed in one step, one after the other.
-
-    Args:
-        hook: the root, as it is on the hook. number: the program that has to go.
-        new: the program that comes. what: what is being tried, for errors.
-
-    Raises:
-        RequirementUnmet: the kernel does not take it beside the others.
-        KernelRefused: it refused otherwise.
-    """
-    root = hook.root
-    assert root is not None, "only a root runs others"
-    with roots.open_array(root, what) as array:
-        for seat, present in roots.members_in(array, root).items():
-            if present == number:
-                roots.put(array, root, seat, new, what)
 
 
 def require_sight(found: HookStatus, what: str) -> None:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -144,23 +142,6 @@ def forget_member(number: int, interface: Interface) -> None:
             records.clear_for(
                 descriptor.fileno(), netns_cookie=interface.netns_cookie, ifindex=interface.index
             )
-
-
-@contextlib.contextmanager
-def forgetting_a_failure(program: Program, record: Record | None) -> Iterator[None]:
-    """Remove what was written down with a program if it does not get on the hook in the block.
-
-    A program that the caller loaded lives on, and would seem to have been attached.
-    """
-    from xdpkit.hook import records
-
-    try:
-        yield
-    except Exception:
-        if record is not None:
-            netns_cookie, ifindex = record.hook
-            records.clear_for(program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex)
-        raise
 
 
 def deadline(seconds: float | None) -> int:
