@@ -74,6 +74,10 @@ def ours_pending(stage: Stage) -> None:
     stage.hook.add(program(), revert_after=600).close()
 
 
+def ours_by_queue(stage: Stage) -> None:
+    stage.hook.queues[0].add(program()).close()
+
+
 def foreign_pins(stage: Stage) -> None:
     """Pins that say of a program only that something else than our link holds it."""
     folder = f"{stage.pin_root}/xdpkit"
@@ -208,6 +212,54 @@ VERBS = (
         occupied=True,
     ),
     Verb(
+        "attach --queue",
+        "attach {iface} {object} --queue 0 {pins}",
+        needed=(SYS_ADMIN,),
+        occupied=True,
+    ),
+    Verb(
+        "replace --queue",
+        "replace {iface} {object} --queue 0 {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours_by_queue,
+        occupied=True,
+    ),
+    Verb(
+        "detach --queue",
+        "detach {iface} --queue 0 {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours_by_queue,
+        occupied=False,
+    ),
+    Verb(
+        "detach --all",
+        "detach {iface} --all {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours_by_queue,
+        occupied=False,
+    ),
+    Verb(
+        "counters enable",
+        "counters enable {iface} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "counters disable",
+        "counters disable {iface} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "counters show",
+        "counters show {iface} {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
         "clean",
         "clean {pins}",
         helped={SYS_ADMIN: "its interface may be in a namespace that cannot be entered from here"},
@@ -260,7 +312,7 @@ def stage(veth: Veth, pin_root: str) -> Iterator[Stage]:
     yield stage
     # Whoever waits to undo a change sees that it is gone, and ends.
     with contextlib.suppress(xdpkit.XdpkitError):
-        stage.hook.delete()
+        stage.hook.clear()
 
 
 def run(verb: Verb, stage: Stage, folder: Path, *by: str, object_path: str | None = None) -> Done:
@@ -307,6 +359,20 @@ def test_the_table_in_the_documentation_is_what_is_tested() -> None:
     head = "".join(f" `{each.kernel_name}` |" for each in COLUMNS)
     lines = [f"| command |{head}", "|---|---|---|---|---|", *(verb.row for verb in VERBS)]
     assert "\n".join(lines) in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("verb", ["replace {iface} {object} {pins}", "detach {iface} {pins}"])
+def test_programs_of_queues_that_cannot_be_seen_are_left_alone(
+    verb: str, stage: Stage, tmp_path: Path
+) -> None:
+    ours_by_queue(stage)
+    before = stage.hook.status()
+
+    others = with_only(BPF, NET_ADMIN)
+    done = run_unprepared(Verb("beside queues", verb), stage, tmp_path, *others)
+
+    assert says_what_is_missing(done, SYS_ADMIN), done.messages
+    assert stage.hook.status() == before
 
 
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS])
