@@ -34,7 +34,6 @@ from xdpkit.kernel import Map, Program
 
 pytestmark = pytest.mark.needs("live-frames", "bpf-link-xdp")
 
-ways = pytest.mark.parametrize("via", list(Via), ids=lambda via: via.value)
 counts = pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.soak)])
 
 
@@ -86,6 +85,15 @@ traffics = pytest.mark.parametrize(
     [
         pytest.param(live_frames, 2, id="live"),
         pytest.param(frames_of_a_socket, 4, id="socket"),
+    ],
+)
+ways_and_traffics = pytest.mark.parametrize(
+    ("via", "traffic", "queues"),
+    [
+        pytest.param(Via.LINK, live_frames, 2, id="link-live"),
+        pytest.param(Via.NETLINK, frames_of_a_socket, 4, id="netlink-socket"),
+        pytest.param(Via.LINK, frames_of_a_socket, 4, id="link-socket", marks=pytest.mark.soak),
+        pytest.param(Via.NETLINK, live_frames, 2, id="netlink-live", marks=pytest.mark.soak),
     ],
 )
 
@@ -281,8 +289,7 @@ SCENARIOS = [
 
 
 @counts
-@ways
-@traffics
+@ways_and_traffics
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_each_frame_is_seen_once_while(
     stage: tuple[Veth, Stage],
