@@ -195,10 +195,10 @@ def test_json_has_the_plan_of_a_dry_run(shell: Transcript, veth: Veth, pin_root:
     number = program_id(veth, pin_root)
     plan = shell.run("replace", shipped("pass.o"), "--dry-run", "-j").json
     assert (plan["change"], plan["program"]) == ("replace", "xdp_pass")
-    assert plan["before"]["prog"]["id"] == number
+    assert plan["before"][0]["prog"]["id"] == number
     plan = shell.run("detach", "--dry-run", "-j").json
     assert plan["change"] == "detach"
-    assert plan["before"]["attached"][0]["prog"]["id"] == number
+    assert plan["before"][0]["prog"]["id"] == number
     assert plan["revert_after"] is None
 
 

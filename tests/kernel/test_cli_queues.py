@@ -183,8 +183,8 @@ def test_json_has_the_plan_of_a_dry_run_of_queues(shell: Transcript, minimal: Pa
         ("3,", "queues are numbers and ranges of them, like 3 or 0-3,8"),
         ("three", "queues are numbers and ranges of them, like 3 or 0-3,8"),
         ("-1", "queues are numbers and ranges of them, like 3 or 0-3,8"),
-        ("3-1", "3-1 is no range of queues"),
-        ("99999", "99999 is no range of queues"),
+        ("3-1", "3-1 ends before it begins"),
+        ("99999", "no interface has a queue 99999"),
         ("0-4", "has RX queues 0 to 3, and no queue 4"),
     ],
 )
@@ -240,13 +240,12 @@ def test_a_program_whose_queue_is_not_in_use_is_named(
     set_channels(veth.name, veth.netns, rx=2, tx=2)
     for shown in (shell.run("status"), shell.run("status", iface=False)):
         assert shown.messages == (
-            f"xdpkit: firewall has no queue now: {veth.name} uses 2 of its RX queues, and not"
-            " queue 3\n"
+            f"xdpkit: firewall: queue 3 of {veth.name} is not in use now (ethtool -L)\n"
         )
     (hook,) = shell.run("status", "-j").json["interfaces"]
     first, second = hook["attached"]
     assert first["note"] is None
-    assert "has no queue now" in second["note"]
+    assert "is not in use now" in second["note"]
 
 
 def test_each_queue_is_served_by_the_program_that_was_attached_for_it(

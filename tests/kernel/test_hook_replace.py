@@ -413,7 +413,7 @@ def test_a_change_that_was_prepared_is_refused_if_the_hook_is_another_meanwhile(
     replace, delete = Replace(hook.place, named("one")), Delete(hook.place)
     hook.delete()
 
-    with pytest.raises(UsageError, match="nothing is attached"):
+    with pytest.raises(HookBusy, match="is not there any more"):
         replace.apply()
     with pytest.raises(UsageError, match="nothing is attached"):
         delete.apply()

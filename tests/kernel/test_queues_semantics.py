@@ -901,8 +901,7 @@ def test_programs_of_queues_that_are_not_used_any_more_are_told_of(fresh: Stage)
     notes = {each.qid: each.note for each in hook.status().programs}
     assert (notes.pop(None), notes.pop(0)) == (None, None)
     assert notes == {
-        queue: f"witness has no queue now: {veth.name} uses 2 of its RX queues, and not queue"
-        f" {queue}"
+        queue: f"witness: queue {queue} of {veth.name} is not in use now (ethtool -L)"
         for queue in (2, 3)
     }
     fresh.assert_is({None: everywhere, 0: first, 2: second, 3: third}, range(2))

@@ -69,7 +69,8 @@ def command(
     attached without serves them from then on. Without, it is that one.
 
     Only a program that 'xdpkit attach' put there is touched, unless another one is named: --expect
-    ID. With --revert-after, a program that lets all packets pass stands in until it is confirmed.
+    ID. With --revert-after, a program that lets all packets pass stands in for the last one until
+    it is confirmed.
     """
     from xdpkit.hook import prepare_delete
     from xdpkit.hook.place import Place

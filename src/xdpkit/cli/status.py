@@ -93,7 +93,7 @@ def _programs(found: AttachedProgram) -> list[tuple[AttachedProgram, str]]:
     """Return what there is to show of what is on a hook, with the RX queues that each serves."""
     if found.root is None:
         return [(found, "")]
-    return served(found.members) or [(found, "none")]
+    return served(found.members) or [(found, "none" if found.are_members_known else "?")]
 
 
 def holder(found: AttachedProgram) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Unpack
 from xdpkit.errors import HookBusy, KernelRefused, UsageError, VerifierError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert, scope
-from xdpkit.hook.holding import as_held, hearing, set_program
+from xdpkit.hook.holding import as_held, exchanged, hearing, set_program
 from xdpkit.hook.inherited import Inheritance
 from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode, Via
@@ -24,13 +24,19 @@ from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.request import Request, Terms
-from xdpkit.hook.rooting import new_root, note_on_tail_calls, require_unbound
+from xdpkit.hook.rooting import (
+    new_root,
+    note_on_idle_queues,
+    note_on_tail_calls,
+    require_unbound,
+)
 from xdpkit.hook.scope import Scope
 from xdpkit.hook.state import HookStatus, removal
 from xdpkit.hook.xdpprog import XdpProg
-from xdpkit.syscalls import bpf, netns
+from xdpkit.syscalls import bpf, netns, privilege
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import AttachType
+from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Program
@@ -87,6 +93,7 @@ class Add:
         if queues is not None:
             self.what += f" for {scope.describe(queues)}"
             scope.require(queues, self.interface, self.what)
+            privilege.require(self.what, (Capability.SYS_ADMIN,))
             if not pin or Mode.OFFLOAD in modes:
                 raise UsageError(self.what, cause=_NOT_BY_QUEUE[pin])
         self.queues = queues
@@ -104,6 +111,7 @@ class Add:
         self._tries = self._negotiated(tries)
         self.mode, self.via, self.negotiation = self._tries[0]
         self._require_empty(found, self.mode)
+        self._note(note_on_idle_queues(queues, self.interface))
 
     def _via_for(self, mode: Mode, wanted: Via | str | None) -> Via:
         """Return what is to hold the program in a mode.
@@ -171,6 +179,9 @@ class Add:
             # The NIC's hook and the software's are two; native and generic share the latter.
             shares = (attached.mode is Mode.OFFLOAD) == (mode is Mode.OFFLOAD)
             if shares and not attached.is_leaving:
+                if self.queues is not None and attached.root is not None:
+                    # Another process has been as quick, for other queues perhaps.
+                    raise exchanged(self.what, found.interface)
                 present = as_held(attached, found.interface, self.what)
                 command = removal(present, found.interface)
                 raise HookBusy(
@@ -251,7 +262,7 @@ class Add:
                 loaded = request.load(mode, resources)
             request.require_binding(loaded)
             inherited = Inheritance.of(self._place, self.interface)
-            running, record = inherited.take_in(
+            arriving = inherited.take_in(
                 loaded,
                 request,
                 mode,
@@ -259,27 +270,30 @@ class Add:
                 negotiation,
                 resources,
                 queues=self.queues,
+                keeps_maps=self._keeps_maps,
                 note=self._note,
                 # What is undone is what is on the hook: the root.
                 revert_after=revert_after if self.queues is None else None,
             )
-            coming = Coming(running, record, self._keeps_maps)
-            if self.queues is not None:
-                require_unbound(loaded, self.what)
-                self._note(note_on_tail_calls(loaded))
-                coming = resources.enter_context(
-                    new_root(
-                        self.interface,
-                        mode,
-                        via,
-                        dict.fromkeys(self.queues, running),
-                        self.what,
-                        runs=(coming,),
-                        revert_after=revert_after,
+            with contextlib.ExitStack() as during:
+                during.enter_context(arriving.forgotten_if_it_fails())
+                coming = arriving
+                if self.queues is not None:
+                    require_unbound(loaded, self.what)
+                    self._note(note_on_tail_calls(loaded))
+                    coming = during.enter_context(
+                        new_root(
+                            self.interface,
+                            mode,
+                            via,
+                            dict.fromkeys(self.queues, arriving.program),
+                            self.what,
+                            runs=(arriving,),
+                            revert_after=revert_after,
+                        )
                     )
-                )
-            revert.require_record(coming.record, revert_after, self.what)
-            link, pin = self._put(coming, inherited, mode, via)
+                revert.require_record(coming.record, revert_after, self.what)
+                link, pin = self._put(coming, inherited, mode, via)
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
@@ -290,10 +304,10 @@ class Add:
                 interface=self.interface,
                 mode=mode,
                 via=via,
-                program=running,
+                program=arriving.program,
                 link=link,
                 negotiation=negotiation,
-                record=record,
+                record=arriving.record,
                 pinned=pin,
                 is_for_a_block=not self._pin,
                 queues=self.queues,
@@ -309,7 +323,6 @@ class Add:
         what, pins, home = self.what, self._place.pins, self._place.pins.home_of(self.interface)
         loaded = coming.program
         with contextlib.ExitStack() as during:
-            during.enter_context(coming.forgotten_if_it_fails())
             needs_pins = self._pin and (via is Via.LINK or coming.needs_pins)
             # What netlink holds, or a block, does without pins; there may be some all the same.
             has_pins = during.enter_context(
@@ -317,7 +330,8 @@ class Add:
             )
             inherited.require_unchanged(what)
             interface = self._place.resolve_again(self.interface)
-            (repair if has_pins else finish_leaving)(interface, pins, what)
+            found = (repair if has_pins else finish_leaving)(interface, pins, what)
+            self._require_empty(found, mode)
             if needs_pins:
                 pins.vacate(interface, what)
                 holder = via is Via.NETLINK

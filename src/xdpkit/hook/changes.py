@@ -110,7 +110,10 @@ def prepare_delete(
     what = f"detach {scope.program_of(queues)} from {found.interface.name}"
     seats.require_sight(found, what)
     if everything and (queues is not None or keep_root):
-        raise UsageError(what, cause="either everything goes, or programs of some queues")
+        raise UsageError(
+            f"detach all programs from {found.interface.name}",
+            cause="either everything goes, or programs of some queues (--queue, --keep-root)",
+        )
     if everything or (queues is None and found.root is None):
         return Delete(place, expected=expected, found=found)
     now = seats.look(place, found, what)

@@ -16,7 +16,13 @@ from xdpkit.hook.looking import examine
 from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import is_kept_by_us
-from xdpkit.hook.repair import finish_leaving, repair_folder, still_attached
+from xdpkit.hook.repair import (
+    finish_leaving,
+    gone_watched,
+    repair_folder,
+    still_attached,
+    unwatch_gone,
+)
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner
 from xdpkit.interfaces import Interface, list_all
 from xdpkit.interfaces.namespaces import Reachable, reachable
@@ -115,6 +121,12 @@ def _sweep(
 ) -> Iterator[Cleaned]:
     """Remove the pins that serve nothing any more. Under the lock."""
     for folder in folders:
+        gone = gone_watched(folder, namespaces)
+        for number in sorted(gone):
+            reason = f"what counts program {number}, which is not on the interface any more"
+            yield Cleaned(reason, f"{folder.path}/{pinned.WATCH}{number}")
+        if gone and not dry_run:
+            unwatch_gone(folder, namespaces)
         attached = still_attached(folder, namespaces)
         if folder.has_only_settings:
             if is_gone(folder.netns_cookie, folder.ifindex, namespaces):
@@ -130,6 +142,8 @@ def _sweep(
             yield Cleaned(
                 "pins of an interface that is gone, or of a command that was killed", folder.path
             )
+            if not dry_run and is_gone(folder.netns_cookie, folder.ifindex, namespaces):
+                pinned.remove(folder.path, with_settings=True)
         elif folder.link is None and not attached and attached is not None:
             yield Cleaned("pins of a program that is on no interface any more", folder.path)
         elif folder.link is None and attached is None and not everything:

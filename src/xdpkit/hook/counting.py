@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xdpkit.errors import MissingPrivilege, RequirementUnmet
 from xdpkit.hook.homes import ids_on
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.settings import Counting, Settings
+from xdpkit.hook.settings import Counting
 
 if TYPE_CHECKING:
     from xdpkit.interfaces import Interface
@@ -20,7 +20,7 @@ def for_hook(
     loaded: Program,
     *,
     interface: Interface,
-    settings: Settings | None,
+    counting: Counting,
     queues: frozenset[int] | None,
     entries: int,
     mode: Mode,
@@ -30,14 +30,14 @@ def for_hook(
     """Return the program that is to go on a hook in place of the one that was loaded.
 
     That is the copy that counts, which is the caller's to close; the loaded program stays open as
-    long as the copy, since they share maps. Or it is the loaded program itself: where nothing is
-    counted, or it cannot be, for which there is a sentence then. What can be counted of the
+    long as the copy, since they share maps. Or it is the loaded program itself, where it cannot be
+    counted, for which there is a sentence then. What can be counted of the
     programs that it tail-calls counts from now on. The record is for the caller to write, with the
     loaded program's id as the logical one.
 
     Args:
         loaded: the program.
-        interface: whose hook it is. settings: what is set for it.
+        interface: whose hook it is. counting: what is to be counted there.
         queues: the RX queues that the program is to serve; None: it is the global one.
         entries: how many RX queues are told apart.
         mode, via: how the program will be attached.
@@ -47,19 +47,20 @@ def for_hook(
         KernelRefused: the kernel refused something for a reason that has nothing to do with
             counting.
     """
-    counting = settings.counting if settings is not None else Counting.OFF
-    if not counting and loaded.counters is None:
-        return loaded, ()
     try:
-        if counting:
-            return _counted(loaded, interface, counting, queues, entries, mode, via, what)
-        return _as_it_was(loaded, interface), ()
+        return _counted(loaded, interface, counting, queues, entries, mode, via, what)
     except (MissingPrivilege, RequirementUnmet) as error:
         return loaded, (f"What {loaded.name} returns is not counted: {error.cause}.",)
 
 
-def _as_it_was(copy: Program, interface: Interface) -> Program:
-    """Return a program that is a copy of another hook's, and must not count there."""
+def as_it_was(copy: Program, interface: Interface) -> Program:
+    """Load a program as it was, from a copy of it that counts elsewhere; the caller closes it.
+
+    Raises:
+        RequirementUnmet: something that it needs is gone.
+        MissingPrivilege: a capability is missing.
+        KernelRefused: the kernel refused.
+    """
     from xdpkit.hook.copies import uncounted_copy
 
     assert copy.image is not None, "a copy is made from an image"

@@ -134,10 +134,17 @@ class Delete:
         Raises:
             UsageError: nothing is attached.
         """
+        interface = self.found.interface
+        members = self._members(self.found, self.present)
         return {
             "change": "detach",
-            "program": self.present.program.id,
-            "before": self.found.to_dict(),
+            "interface": interface.name,
+            "ifindex": interface.index,
+            "netns": interface.netns,
+            "queues": None,
+            "before": [{**each.to_dict(), "qid": queue} for queue, each in members.items()]
+            or [self.present.to_dict()],
+            "notes": [],
         }
 
     def check_revert(self, revert_after: float | None) -> None:

@@ -26,6 +26,18 @@ def is_still_there(netns_cookie: int, ifindex: int, programs: Collection[int]) -
     return any(program in programs for program in ids_on(interface))
 
 
+def ids_at(netns_cookie: int, ifindex: int, places: Reachable) -> tuple[int | None, ...] | None:
+    """Return the ids of the programs on an interface's hooks; None where it cannot be looked at.
+
+    Args:
+        netns_cookie, ifindex: the interface. places: the namespaces that can be reached.
+    """
+    interface, is_gone = _look(netns_cookie, ifindex, places)
+    if interface is None:
+        return () if is_gone else None
+    return ids_on(interface)
+
+
 def is_gone(netns_cookie: int, ifindex: int, places: Reachable) -> bool:
     """Return whether there is certainly no such interface any more.
 

@@ -103,7 +103,7 @@ class Hook:
         revert_after: float | None = None,
         **terms: Unpack[Terms],
     ) -> XdpProg:
-        """Put a program on the hook, which has to be empty.
+        """Put a program on the hook, which must not have one for all queues.
 
         Args:
             program: a program from an object file, which is loaded; or a loaded one.

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import HookBusy, MissingPrivilege, RequirementUnmet
-from xdpkit.hook import roots, settings
+from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook import records, roots, settings
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
+from xdpkit.hook.placing import Coming
 from xdpkit.hook.scope import Scope
 from xdpkit.hook.settings import Counting, Settings
 from xdpkit.hook.writing import write_record
@@ -50,12 +51,15 @@ class Inheritance:
         Raises:
             ObjectFormatError: what is pinned there is no setting.
         """
-        folder = os.path.dirname(pinned) if pinned else place.pins.home_of(interface)
+        pins = place.pins
+        folder = os.path.dirname(pinned) if pinned else pins.home_of(interface)
         try:
-            trusted = place.pins.open_folder("look at what is set for the interface")
+            trusted = pins.open_folder("look at what is set for the interface")
             if trusted is None:
                 return cls(folder, None)
             with trusted:
+                found = pins.folder_of(interface) if pinned is None else None
+                folder = found.path if found is not None else folder
                 return cls(folder, settings.read(folder))
         except (MissingPrivilege, RequirementUnmet):
             return cls(folder, None)
@@ -87,44 +91,32 @@ class Inheritance:
         resources: contextlib.ExitStack,
         *,
         queues: Scope,
+        keeps_maps: bool,
         note: Callable[[str | None], None],
         revert_after: float | None = None,
         reverts_to: int = 0,
-    ) -> tuple[Program, Record | None]:
-        """Return the program that is to go on the hook, and the record that was bound to it.
-
-        That is the program that was loaded, or its copy that counts.
+    ) -> Coming:
+        """Return what is to go on the hook: the program that was loaded, or its copy that counts.
 
         Args:
             loaded: the program. request: how it was asked for.
             mode, via: how it will be attached. negotiation: what came of holding it against that.
             resources: what a copy is closed with.
             queues: the RX queues that it is to serve.
+            keeps_maps: whether its maps are pinned that something has to hold.
             note: takes what there is to know.
             revert_after, reverts_to: see :func:`xdpkit.hook.writing.write_record`.
 
         Raises:
             KernelRefused: the kernel refused.
         """
-        running = loaded
-        if self.counting or loaded.counters is not None:
-            from xdpkit.hook.counting import for_hook
-
-            running, sentences = for_hook(
-                loaded,
-                interface=request.interface,
-                settings=self.settings,
-                queues=queues,
-                entries=roots.size_for(request.interface),
-                mode=mode,
-                via=via,
-                what=request.what,
-            )
-            if running is not loaded:
-                resources.enter_context(running)
-            for sentence in sentences:
-                note(sentence)
+        running = self._running(loaded, request, mode, via, resources, queues, note)
         is_copy = running is not loaded
+        before = None
+        if not is_copy and loaded is request.program:
+            # It may be on the hook already, for other queues.
+            before = _record_of(loaded, request.interface)
+            queues = _joined(queues, before)
         record, text = write_record(
             running,
             request,
@@ -136,7 +128,59 @@ class Inheritance:
             queues=queues,
             # Nobody has seen the id of a program that was loaded here.
             logical_id=loaded.id if is_copy and loaded is request.program else 0,
-            counting=self.counting if is_copy else Counting.OFF,
+            counting=self.counting if running.counters is not None else Counting.OFF,
         )
         note(text)
-        return running, record
+        return Coming(running, record, keeps_maps, before=before)
+
+    def _running(
+        self,
+        loaded: Program,
+        request: Request,
+        mode: Mode,
+        via: Via,
+        resources: contextlib.ExitStack,
+        queues: Scope,
+        note: Callable[[str | None], None],
+    ) -> Program:
+        if not self.counting and loaded.counters is None:
+            return loaded
+        from xdpkit.hook.counting import as_it_was, for_hook
+
+        if loaded.counters is not None:
+            # It counts somewhere already, and what it counts here is not to be added there.
+            loaded = resources.enter_context(as_it_was(loaded, request.interface))
+            if not self.counting:
+                return loaded
+        running, sentences = for_hook(
+            loaded,
+            interface=request.interface,
+            counting=self.counting,
+            queues=queues,
+            entries=roots.size_for(request.interface),
+            mode=mode,
+            via=via,
+            what=request.what,
+        )
+        if running is not loaded:
+            resources.enter_context(running)
+        for sentence in sentences:
+            note(sentence)
+        return running
+
+
+def _joined(queues: Scope, before: Record | None) -> Scope:
+    """Return the queues that a program is to serve, with those that it was asked for before."""
+    if before is None:
+        return queues
+    return None if queues is None or before.queues is None else queues.union(before.queues)
+
+
+def _record_of(program: Program, interface: Interface) -> Record | None:
+    """Return the record of a program's attachment to an interface, None where none is seen."""
+    with contextlib.suppress(MissingPrivilege, KernelRefused):
+        stored = records.find(
+            program.fileno(), netns_cookie=interface.netns_cookie, ifindex=interface.index
+        )
+        return stored.record if stored is not None else None
+    return None

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
-from xdpkit.hook import roots
+from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook import roots, scope
 from xdpkit.hook.homes import is_still_there
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, PinnedLink, Pins
@@ -182,28 +182,29 @@ def _members(hook: AttachedProgram, root: Root, interface: Interface) -> Iterato
     """Yield the programs that a root runs, as :attr:`HookStatus.programs` has them."""
     try:
         members = roots.members_of(root, "look at the programs of the RX queues")
-    except (MissingPrivilege, RequirementUnmet, KernelRefused):
+    except (HookBusy, MissingPrivilege, KernelRefused):
         # What is on the hook has a note about it.
         return
+    seen = {number: member_of(hook, number, interface) for number in set(members.values())}
     in_use = rx_queues_in_use(interface)
-    seen: dict[int, AttachedProgram] = {}
+    for number, member in seen.items():
+        idle = [
+            queue
+            for queue, each in members.items()
+            if each == number and queue is not None and in_use is not None and queue >= in_use
+        ]
+        if idle:
+            text = f"{member.program.name or f'program {number}'}: {idle_note(idle, interface)}"
+            seen[number] = replace(member, note="; ".join(filter(None, (member.note, text))))
     for queue, number in members.items():
-        if number not in seen:
-            seen[number] = member_of(hook, number, interface)
-        member = replace(seen[number], qid=queue)
-        if queue is not None and in_use is not None and queue >= in_use:
-            yield replace(member, note=_without_queue(member, queue, in_use, interface))
-        else:
-            yield member
+        yield replace(seen[number], qid=queue)
 
 
-def _without_queue(member: AttachedProgram, queue: int, in_use: int, interface: Interface) -> str:
-    name = member.program.name or f"program {member.program.id}"
-    note = (
-        f"{name} has no queue now: {interface.name} uses {in_use} of its RX queues, and not queue"
-        f" {queue}"
-    )
-    return f"{member.note}; {note}" if member.note else note
+def idle_note(queues: Iterable[int], interface: Interface) -> str:
+    """Return a sentence about RX queues that an interface does not use now (``ethtool -L``)."""
+    queues = frozenset(queues)
+    verb = "is" if len(queues) == 1 else "are"
+    return f"{scope.describe(queues)} of {interface.name} {verb} not in use now (ethtool -L)"
 
 
 def member_of(hook: AttachedProgram, number: int, interface: Interface) -> AttachedProgram:

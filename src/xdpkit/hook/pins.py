@@ -6,6 +6,7 @@ outlive the process too, ``map-<program>-<id>``, named after the program that ne
 empties a program array and cancels timers when the map's last descriptor or pin goes, although a
 program uses it. Where netlink or somebody else's link holds the program, ``program-<id>`` stands in
 the link's place. While one program is replaced by another, there are the pins of both.
+``watch-<program>`` keeps the link of a program that counts what another's program returns.
 
 The folder is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin
 decides what the next command detaches.
@@ -50,6 +51,9 @@ DEFAULT_ROOT = "/sys/fs/bpf"
 
 SETTINGS = "settings"
 """The name of the pin of an interface's settings, in the folder of its hook."""
+
+WATCH = "watch-"
+"""How the pins of links begin by which programs are counted from outside."""
 
 BY_NAME = (
     "name the network namespace instead of entering it (xdpkit -n NAME, not ip netns exec NAME"
@@ -104,6 +108,7 @@ class HookFolder:
         programs: ids of the programs that stand in the link's place.
         maps: the pinned maps, as the id of the program that each was pinned for and its own.
         settings: path of the pinned settings of the interface, None where it has none.
+        watched: ids of the programs of others that are counted from outside.
     """
 
     path: str
@@ -113,6 +118,7 @@ class HookFolder:
     programs: frozenset[int]
     maps: frozenset[tuple[int, int]]
     settings: str | None = None
+    watched: frozenset[int] = frozenset()
 
     @property
     def is_dead(self) -> bool:
@@ -416,7 +422,7 @@ class Pins:
         if folder.is_dead:
             remove(folder.path)
             return
-        if folder.has_only_settings:
+        if folder.has_only_settings or folder.serves(interface):
             return
         number = folder.link.link_id if folder.link is not None else min(folder.programs)
         try:
@@ -463,6 +469,27 @@ def pin_link(link: Fd, hook: str, what: str) -> str:
     return path
 
 
+def pin_watch(link: Fd, hook: str, number: int, what: str) -> None:
+    """Pin the link by which a program is counted from outside. Under the lock."""
+    bpf.obj_pin(link.fileno(), f"{hook}/{WATCH}{number}", what=what)
+
+
+def watches(hook: str) -> dict[int, str]:
+    """Return the programs that are counted from outside, and the pins of the links for that."""
+    try:
+        names = os.listdir(hook)
+    except FileNotFoundError:
+        return {}
+    return {number: f"{hook}/{WATCH}{number}" for number in sorted(_numbers(names, WATCH))}
+
+
+def unwatch_others(hook: str, programs: Collection[int | None]) -> None:
+    """Count no other programs than these from outside. Under the lock."""
+    for number, path in watches(hook).items():
+        if number not in programs:
+            _unlink(path)
+
+
 def open_link(path: str) -> Fd | None:
     """Open a pinned link; None where nothing is pinned."""
     return bpf.obj_get(path, what=f"open {path}")
@@ -484,7 +511,11 @@ def unpin(hook: str, programs: Collection[int]) -> None:
         return
     prefixes = tuple(f"{_MAP}{number}-" for number in programs)
     names = {f"{_PROGRAM}{number}" for number in programs}
-    for name in os.listdir(hook):
+    try:
+        found = os.listdir(hook)
+    except FileNotFoundError:
+        return
+    for name in found:
         if name.startswith(prefixes) or name in names:
             _unlink(f"{hook}/{name}")
 
@@ -496,14 +527,15 @@ def remove(hook: str, *, with_settings: bool = False) -> None:
 
     Args:
         hook: the folder.
-        with_settings: the interface's settings, too, which outlive its programs.
+        with_settings: the interface's settings, too, which outlive its programs, and what counts
+            programs of others.
     """
     try:
         names = sorted(os.listdir(hook), key=lambda name: name == _LINK)
     except FileNotFoundError:
         return
     for name in names:
-        is_settings = name == SETTINGS and with_settings
+        is_settings = with_settings and (name == SETTINGS or name.startswith(WATCH))
         if name == _LINK or name.startswith((_MAP, _PROGRAM)) or is_settings:
             _unlink(f"{hook}/{name}")
     _remove_if_empty(hook)
@@ -557,6 +589,7 @@ def _look(path: str, cookie: int, ifindex: int) -> HookFolder | None:
             (int(found[1]), int(found[2])) for name in names if (found := _MAP_NAME.fullmatch(name))
         ),
         settings=f"{path}/{SETTINGS}" if SETTINGS in names else None,
+        watched=_numbers(names, WATCH),
     )
 
 

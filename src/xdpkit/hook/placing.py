@@ -16,7 +16,7 @@ from xdpkit.hook.place import Place
 from xdpkit.hook.present import Expected, find_present, opened
 from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.state import HookStatus
-from xdpkit.hook.writing import forget
+from xdpkit.hook.writing import forget, settle
 from xdpkit.interfaces import Interface
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class Coming:
         record: what was written down with it.
         keeps_maps: whether its maps are pinned that something has to hold.
         runs: the programs that it runs, if it is a root: those that were not there before.
+        before: its record as it was, if it is on the hook already.
     """
 
     program: Program
     record: Record | None
     keeps_maps: bool
     runs: tuple[Coming, ...] = ()
+    before: Record | None = None
 
     @property
     def needs_pins(self) -> bool:
@@ -65,25 +67,19 @@ class Coming:
             yield
 
     @contextlib.contextmanager
-    def forgotten_if_it_fails(
-        self, unless: Callable[[Program], bool] = lambda program: False
-    ) -> Iterator[None]:
-        """Remove what was written down if the ``with`` block fails.
+    def forgotten_if_it_fails(self) -> Iterator[None]:
+        """Put what was written down back as it was before, if the ``with`` block fails.
 
         A program that the caller loaded lives on, and would seem to have been attached.
-
-        Args:
-            unless: whether it is on the hook all the same, from before.
         """
         try:
             yield
         except Exception:
-            for each in (self, *self.runs):
-                if each.record is not None and not unless(each.program):
-                    netns_cookie, ifindex = each.record.hook
-                    records.clear_for(
-                        each.program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex
-                    )
+            if self.before is not None:
+                records.write(self.program, self.before)
+            elif self.record is not None:
+                netns_cookie, ifindex = self.record.hook
+                records.clear_for(self.program.fileno(), netns_cookie=netns_cookie, ifindex=ifindex)
             raise
 
 
@@ -143,15 +139,16 @@ def exchange(
         is_held_elsewhere = folder is None or folder.link is None
         holder = is_held_elsewhere and (needs_pins or (waits and folder is not None))
         is_another = present.program.id != coming.program.id
-        failing = coming.forgotten_if_it_fails() if is_another else contextlib.nullcontext()
         with (
-            failing,
             revert.guarding(found.interface, place, coming.program, record, compared),
             coming.pinned(pins, home, what, holder=holder),
         ):
             holding.swap(coming.program.fileno(), compared, what)
-        if not waits and not stays and is_another:
-            forget(present, compared)
+        if not waits and is_another:
+            if stays:
+                settle(present)
+            else:
+                forget(present, compared)
         if has_pins:
             # The pins of the program that has gone.
             sweep(place.resolve_again(interface), pins)

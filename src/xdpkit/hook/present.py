@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from xdpkit.errors import HookBusy, MissingPrivilege, UsageError
+from xdpkit.errors import HookBusy, MissingPrivilege, RequirementUnmet, UsageError
 from xdpkit.hook.holding import (
     ByLink,
     Holding,
@@ -89,6 +89,8 @@ def find_present(
     interface = found.interface
     attached = [program for program in found.attached if not program.is_leaving]
     if not attached:
+        if was_seen:
+            raise exchanged(what, interface)
         raise UsageError(what, cause=NOTHING)
     if expected is not None:
         for program in attached:
@@ -116,6 +118,23 @@ def _is_still_on(interface: Interface, program_id: int) -> bool:
         return program_id in ids_on(resolve(interface.index, netns=interface.netns))
     except UsageError:
         return False
+
+
+def require_understood(present: AttachedProgram, what: str) -> None:
+    """Refuse to lose what a newer version has written down with a program that is to go.
+
+    Raises:
+        RequirementUnmet: it has written more than this version understands.
+    """
+    stored = present.record
+    if stored is not None and stored.unknown:
+        version = stored.record.origin.xdpkit
+        raise RequirementUnmet(
+            what,
+            cause=f"xdpkit {version} attached the present program, and wrote down more about"
+            " it than this version understands; it would be lost",
+            remedy=f"use xdpkit {version} or later; or detach the program and attach anew",
+        )
 
 
 def is_kept_by_us(program: AttachedProgram) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
@@ -56,7 +56,7 @@ class AllQueues:
             return scope.parse(selector)
         if isinstance(selector, slice):
             parts = (selector.start, selector.stop, selector.step)
-            if all(part is None or isinstance(part, int) for part in parts):
+            if all(part is None or isinstance(part, int) for part in parts) and selector.step != 0:
                 return frozenset(range(*selector.indices(self.__len__())))
         elif isinstance(selector, int) and not isinstance(selector, bool):
             return frozenset((selector,))
@@ -66,6 +66,21 @@ class AllQueues:
             f"choose RX queues {selector!r}",
             cause='queues are numbers, a slice, or text like "0-3,8"',
         )
+
+    def __iter__(self) -> Iterator[Queues]:
+        """Yield the RX queues, one by one.
+
+        Raises:
+            UsageError: there is no such interface or namespace.
+        """
+        return (self[queue] for queue in range(len(self)))
+
+    def __contains__(self, queue: object) -> bool:
+        return queue in range(len(self))
+
+    def __bool__(self) -> bool:
+        # An interface has one, at least.
+        return True
 
     def __len__(self) -> int:
         """Return how many RX queues the interface was made with; it may use fewer.

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from xdpkit.errors import HookBusy, RequirementUnmet, UsageError
+from xdpkit.errors import HookBusy, UsageError
 from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert, roots, scope, seats
 from xdpkit.hook.delete import Delete, Detached
@@ -30,10 +30,16 @@ from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.opening import open_with_maps
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming, exchange
-from xdpkit.hook.present import Expected, expected_id
-from xdpkit.hook.repair import repair
+from xdpkit.hook.present import Expected, expected_id, require_understood
+from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.request import Request, Terms
-from xdpkit.hook.rooting import new_root, note_on_tail_calls, require_unbound
+from xdpkit.hook.rooting import (
+    new_root,
+    note_on_idle_queues,
+    note_on_tail_calls,
+    require_unbound,
+)
+from xdpkit.hook.roots import NotAlike
 from xdpkit.hook.scope import Scope, Seat, seats_of
 from xdpkit.hook.seats import Seats, require_unchanged
 from xdpkit.hook.state import AttachedProgram, HookStatus, command_for
@@ -54,6 +60,8 @@ class _Rearrangement:
         before: the programs that were there, by RX queue.
         notes: what there is to know, in sentences.
     """
+
+    _OTHERWISE = "name the queues: --queue, hook.queues"
 
     def __init__(self, place: Place, now: Seats, queues: Scope, what: str) -> None:
         self.what = what
@@ -108,7 +116,7 @@ class _Rearrangement:
         if self.queues is not None:
             root = self._place.pin_root
             return f"see which have: {command_for('status', self.interface, pin_root=root)}"
-        return "name the queues (--queue, hook.queues), or take all of them (--all, hook.clear)"
+        return self._OTHERWISE
 
     def _look_again(self, found: HookStatus) -> Seats:
         """Return the seats as they are now, if nothing about those that matter has changed."""
@@ -120,7 +128,7 @@ class _Rearrangement:
         """Put a program on the only seat that is meant, or empty it. One step.
 
         Raises:
-            RequirementUnmet: the kernel does not take it beside the others.
+            NotAlike: the kernel does not take it beside the others.
         """
         (seat,) = self._seats
         pins, what = self._place.pins, self.what
@@ -133,16 +141,21 @@ class _Rearrangement:
             assert root is not None, "it was there, and is the same program"
             array = during.enter_context(roots.open_array(root, what))
             home = self._home(now)
+            # First: what undoes the change before must not undo this one with it.
+            is_settled = settle(now.hook)
             if coming is not None:
                 with coming.pinned(pins, home, what, holder=False):
                     roots.put(array, root, seat, coming.program, what)
             else:
                 roots.put(array, root, seat, None, what)
-            settle(now.hook)
             left = roots.members_in(array, root).values()
             gone = set(self._taken.values()).difference(left)
             self._forget(gone)
-            pinned.unpin(home, gone)
+            if is_settled:
+                # All that would have come back goes.
+                sweep(now.interface, pins)
+            else:
+                pinned.unpin(home, gone)
 
     def _home(self, now: Seats) -> str:
         """Return the folder of the hook's pins."""
@@ -162,8 +175,7 @@ class _Rearrangement:
         known = {coming.program.id: coming.program} if coming is not None else {}
         with contextlib.ExitStack() as resources:
             for number in set(then.values()) - set(known):
-                opened = open_program(number, self.interface, self.what)
-                known[number] = resources.enter_context(Program(opened))
+                known[number] = resources.enter_context(self._open(number))
             root = resources.enter_context(
                 new_root(
                     self.interface,
@@ -179,6 +191,14 @@ class _Rearrangement:
             )
             revert.require_record(root.record, revert_after, self.what)
             return self._exchange(root, then, before, waits=revert_after is not None)
+
+    def _open(self, number: int) -> Program:
+        """Open a program that stays."""
+        if self._now.root is not None:
+            return Program(open_program(number, self.interface, self.what))
+        program = open_with_maps(number, self.interface, self.what)
+        self._note(note_on_tail_calls(program))
+        return program
 
     def _exchange(
         self,
@@ -251,6 +271,7 @@ class _Arrival(_Rearrangement):
         self.negotiation = self._request.negotiate(self.mode, self.via)
         self._request.require_allowed(self.negotiation)
         self._note(self._place.pins.require_lasting(self.what, alternative=False))
+        self._note(note_on_idle_queues(self.queues, self.interface))
 
     def describe(self) -> str:
         """Return what would change, as a sentence."""
@@ -309,7 +330,7 @@ class _Arrival(_Rearrangement):
             require_unbound(loaded, self.what)
             self._note(note_on_tail_calls(loaded))
             self._inherited = Inheritance.of(self._place, self.interface, self._now.hook.pinned)
-            running, record = self._inherited.take_in(
+            coming = self._inherited.take_in(
                 loaded,
                 request,
                 self.mode,
@@ -317,11 +338,10 @@ class _Arrival(_Rearrangement):
                 self.negotiation,
                 resources,
                 queues=self.queues,
+                keeps_maps=True,
                 note=self._note,
             )
-            coming = Coming(running, record, keeps_maps=True)
-            # The caller's own may be there already, for other queues.
-            with coming.forgotten_if_it_fails(unless=self._runs):
+            with coming.forgotten_if_it_fails():
                 link_id = self._place_it(coming, revert_after)
             members = contextlib.ExitStack()
             if not request.force:
@@ -333,11 +353,11 @@ class _Arrival(_Rearrangement):
                 interface=self.interface,
                 mode=self.mode,
                 via=self.via,
-                program=running,
+                program=coming.program,
                 link=None,
                 link_id=link_id,
                 negotiation=self.negotiation,
-                record=record,
+                record=coming.record,
                 pinned=self._now.hook.pinned,
                 is_for_a_block=False,
                 queues=self.queues,
@@ -346,14 +366,11 @@ class _Arrival(_Rearrangement):
                 notes=tuple(self.notes),
             )
 
-    def _runs(self, program: Program) -> bool:
-        return program.id in self._now.all(self.what).values()
-
     def _place_it(self, coming: Coming, revert_after: float | None) -> int | None:
         is_one = len(self._seats) == 1 and self._now.root is not None
         if is_one and revert_after is None:
             # What cannot be beside the others may be alone: then another root can run it.
-            with contextlib.suppress(RequirementUnmet):
+            with contextlib.suppress(NotAlike):
                 self._set_seat(coming)
                 return self._now.hook.link_id
         before = self._now.all(self.what)
@@ -391,6 +408,8 @@ class AddBeside(_Arrival):
         if queues is not None:
             what += f" for {scope.describe(queues)}"
         super().__init__(place, now, program, queues, what, terms)
+        if now.root is not None:
+            require_understood(now.hook, what)
         self._require_free()
         if mode is not None and self.mode not in Mode.choice(mode):
             raise UsageError(
@@ -457,6 +476,8 @@ class ReplaceWithin(_Arrival):
         what = f"replace {scope.program_of(queues)} on {now.interface.name} by {name}"
         super().__init__(place, now, program, queues, what, terms)
         self._require_taken(expected_id(expected, what))
+        for present in (now.hook, *self.before.values()):
+            require_understood(present, what)
         self._negotiate()
 
     def describe(self) -> str:
@@ -470,6 +491,8 @@ class ReplaceWithin(_Arrival):
 
 class DeleteFrom(_Rearrangement):
     """A detach that has been prepared, from a hook that has programs by RX queue."""
+
+    _OTHERWISE = "name the queues (--queue, hook.queues), or take everything (--all, hook.clear)"
 
     def __init__(
         self,
@@ -505,6 +528,9 @@ class DeleteFrom(_Rearrangement):
         """Return what would change as plain data, for JSON."""
         return {
             "change": "detach",
+            "interface": self.interface.name,
+            "ifindex": self.interface.index,
+            "netns": self.interface.netns,
             "queues": None if self.queues is None else sorted(self.queues),
             "before": [{**program.to_dict(), "qid": seat} for seat, program in self.before.items()],
             "notes": self.notes,

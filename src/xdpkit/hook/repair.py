@@ -17,19 +17,18 @@ from xdpkit.errors import (
     HookBusy,
     KernelRefused,
     MissingPrivilege,
-    RequirementUnmet,
     UsageError,
 )
 from xdpkit.hook import pins as pinned
 from xdpkit.hook import roots
 from xdpkit.hook.holding import holding_of, open_program
-from xdpkit.hook.homes import ids_on
+from xdpkit.hook.homes import ids_at, ids_on
 from xdpkit.hook.looking import examine, root_of
 from xdpkit.hook.mode import Via
 from xdpkit.hook.pins import HookFolder, Pins
 from xdpkit.hook.state import HookStatus
 from xdpkit.interfaces import Interface, list_all, resolve
-from xdpkit.interfaces.namespaces import Reachable, reachable
+from xdpkit.interfaces.namespaces import Place, Reachable, reachable
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 
@@ -47,6 +46,9 @@ def repair(interface: Interface, pins: Pins, what: str) -> HookStatus:
 
 def sweep(interface: Interface, pins: Pins) -> None:
     """Remove pins that serve nothing: of all hooks, and of this one's programs. Under the lock."""
+    # What watches a program is removed for all hooks of the namespace: it keeps the program.
+    place = Place(interface.netns, interface.netns_cookie)
+    here = Reachable({interface.netns_cookie: place}, unseen=1)
     for folder in pins.folders():
         present: frozenset[int] | None = None
         if folder.serves(interface):
@@ -54,7 +56,26 @@ def sweep(interface: Interface, pins: Pins) -> None:
         elif folder.is_home_of(interface):
             # The program may have moved away with the interface that was here.
             present = still_attached(folder)
+        unwatch_gone(folder, here)
         repair_folder(folder, present)
+
+
+def unwatch_gone(folder: HookFolder, places: Reachable) -> None:
+    """Count programs from outside no longer that are not on the hook any more. Under the lock."""
+    gone = gone_watched(folder, places)
+    if gone:
+        pinned.unwatch_others(folder.path, folder.watched - gone)
+
+
+def gone_watched(folder: HookFolder, places: Reachable) -> frozenset[int]:
+    """Return the programs that are counted from outside and certainly not on the hook any more.
+
+    Those are all if nothing is set for the interface: then nothing is to be counted.
+    """
+    if not folder.watched or folder.settings is None:
+        return folder.watched
+    present = ids_at(folder.netns_cookie, folder.ifindex, places)
+    return frozenset() if present is None else folder.watched.difference(present)
 
 
 def still_attached(folder: HookFolder, places: Reachable | None = None) -> frozenset[int] | None:
@@ -97,7 +118,7 @@ def repair_folder(folder: HookFolder, present: frozenset[int] | None) -> None:
     if kept is None or folder.has_pins_of <= kept:
         return
     # What cannot be looked at is left for somebody who may.
-    with contextlib.suppress(MissingPrivilege, RequirementUnmet, KernelRefused):
+    with contextlib.suppress(HookBusy, MissingPrivilege, KernelRefused):
         kept |= _awaited(kept)
         pinned.unpin_others(folder, kept | _run_by(kept))
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Unpack
 
-from xdpkit.errors import RequirementUnmet, UsageError
+from xdpkit.errors import UsageError
 from xdpkit.hook import revert
 from xdpkit.hook.inherited import Inheritance
 from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
-from xdpkit.hook.placing import Coming, exchange
+from xdpkit.hook.placing import exchange
 from xdpkit.hook.present import (
     Expected,
     expected_id,
@@ -20,9 +20,10 @@ from xdpkit.hook.present import (
     is_kept_by_us,
     is_on,
     owns_link,
+    require_understood,
 )
 from xdpkit.hook.request import Request, Terms
-from xdpkit.hook.state import AttachedProgram, HookStatus
+from xdpkit.hook.state import HookStatus
 from xdpkit.hook.xdpprog import XdpProg
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Replace:
                 cause="RX queues of it have programs of their own, which would go: see"
                 " xdpkit.hook.prepare_replace",
             )
-        self._require_understood(self.present)
+        require_understood(self.present, self.what)
         self.via = self.present.via or Via.LINK
         self.negotiation = self._request.negotiate(self.present.mode, self.via)
         self._request.require_allowed(self.negotiation)
@@ -101,22 +102,6 @@ class Replace:
         if text is not None and text not in self.notes:
             self.notes.append(text)
 
-    def _require_understood(self, present: AttachedProgram) -> None:
-        """Refuse to lose what a newer version has written down.
-
-        Raises:
-            RequirementUnmet: it has written more than this version understands.
-        """
-        stored = present.record
-        if stored is not None and stored.unknown:
-            version = stored.record.origin.xdpkit
-            raise RequirementUnmet(
-                self.what,
-                cause=f"xdpkit {version} attached the present program, and wrote down more about"
-                " it than this version understands; it would be lost",
-                remedy=f"use xdpkit {version} or later; or detach the program and attach anew",
-            )
-
     def describe(self) -> str:
         """Return what would change, as a sentence."""
         return (
@@ -132,9 +117,10 @@ class Replace:
             "interface": self.interface.name,
             "ifindex": self.interface.index,
             "netns": self.interface.netns,
+            "queues": None,
             "mode": self.present.mode.value,
             "via": self.via.value,
-            "before": self.present.to_dict(),
+            "before": [self.present.to_dict()],
             "negotiation": self.negotiation.to_dict(),
             "notes": self.notes,
         }
@@ -163,8 +149,8 @@ class Replace:
                 left behind, unless :meth:`xdpkit.hook.Hook.confirm` is called before.
 
         Raises:
-            UsageError: nothing is attached any more, or the interface has gone.
-            HookBusy: the program there is another one meanwhile.
+            UsageError: the interface has gone.
+            HookBusy: the program that was there has gone meanwhile.
             VerifierError: the new program did not load.
             RequirementUnmet: it is bound to another device.
             MissingPrivilege: a capability is missing.
@@ -176,7 +162,7 @@ class Replace:
             loaded = request.load(self.present.mode, resources)
             request.require_binding(loaded)
             inherited = Inheritance.of(self._place, self.interface, self.present.pinned)
-            running, record = inherited.take_in(
+            coming = inherited.take_in(
                 loaded,
                 request,
                 self.present.mode,
@@ -184,22 +170,24 @@ class Replace:
                 self.negotiation,
                 resources,
                 queues=None,
+                keeps_maps=self._keeps_maps,
                 note=self._note,
                 revert_after=revert_after,
                 reverts_to=self.present.program.id,
             )
-            revert.require_record(record, revert_after, self.what)
-            link_id = exchange(
-                self._place,
-                self.interface,
-                self.present.program.id,
-                Coming(running, record, self._keeps_maps),
-                self.what,
-                via=self.via,
-                expected=self._expected,
-                check=lambda found: inherited.require_unchanged(self.what),
-                note=self._note,
-            )
+            with coming.forgotten_if_it_fails():
+                revert.require_record(coming.record, revert_after, self.what)
+                link_id = exchange(
+                    self._place,
+                    self.interface,
+                    self.present.program.id,
+                    coming,
+                    self.what,
+                    via=self.via,
+                    expected=self._expected,
+                    check=lambda found: inherited.require_unchanged(self.what),
+                    note=self._note,
+                )
             link = None
             if is_on(self._expected, self.interface):
                 link = self._expected.give_link()
@@ -215,11 +203,11 @@ class Replace:
                 interface=self.interface,
                 mode=self.present.mode,
                 via=self.via,
-                program=running,
+                program=coming.program,
                 link=link,
                 link_id=link_id,
                 negotiation=self.negotiation,
-                record=record,
+                record=coming.record,
                 pinned=self.present.pinned,
                 is_for_a_block=self._is_for_a_block,
                 members=members,

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet
 from xdpkit.hook import records, roots
+from xdpkit.hook.looking import idle_note
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.placing import Coming
 from xdpkit.hook.request import is_bound
-from xdpkit.hook.roots import Kind, Root
+from xdpkit.hook.roots import Kind, NotAlike, Root
+from xdpkit.hook.scope import Scope
 from xdpkit.hook.writing import write_own
 from xdpkit.interfaces import Interface
+from xdpkit.interfaces.interface import rx_queues_in_use
 from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Program
 
-_FRAGS = {True: "takes packets in fragments (frags)", False: "does not take them"}
+_FRAGS = {True: "takes packets in fragments (frags)", False: "takes no fragments"}
 
 
 @contextlib.contextmanager
@@ -55,20 +58,46 @@ def new_root(
     arriving = {each.program.id: each.program for each in runs}
     staying = (each for each in members.values() if each.id not in arriving)
     kind = require_alike([*arriving.values(), *itertools.islice(staying, 1)], what)
-    if kind is None:
+    if kind is None and before is not None:
         # The interface may need it: large packets want programs that take them in fragments.
-        kind = (roots.kind_of(before) if before is not None else None) or roots.PLAIN
-    program, root = roots.load(
-        roots.size_for(interface), kind, before.unserved_id if before is not None else None
+        kind = roots.kind_of(before)
+    program = _filled(
+        interface, kind, members, what, before.unserved_id if before is not None else None
     )
     with program:
-        with roots.open_array(root, what) as array:
-            for queue, member in members.items():
-                roots.put(array, root, queue, member, what)
         record, _ = write_own(
             program, interface, mode, via, revert_after=revert_after, reverts_to=reverts_to
         )
         yield Coming(program, record, keeps_maps=True, runs=runs)
+
+
+def _filled(
+    interface: Interface,
+    kind: Kind | None,
+    members: Mapping[int | None, Program],
+    what: str,
+    unserved_id: int | None,
+) -> Program:
+    """Load a root and fill its program array.
+
+    Of programs that others loaded the kernel does not tell their kind, so it is tried which suits.
+    """
+    refused: NotAlike | None = None
+    for each in (kind,) if kind is not None else roots.KINDS:
+        program, root = roots.load(roots.size_for(interface), each, unserved_id)
+        try:
+            with roots.open_array(root, what) as array:
+                for queue, member in members.items():
+                    roots.put(array, root, queue, member, what)
+            return program
+        except NotAlike as error:
+            refused = refused or error
+            program.close()
+        except BaseException:
+            program.close()
+            raise
+    assert refused is not None, "there are kinds to try"
+    raise refused
 
 
 def require_alike(programs: Iterable[Program], what: str) -> Kind | None:
@@ -128,6 +157,15 @@ def require_unbound(program: Program, what: str) -> None:
             " program run one that is (it takes no such program into a program array)",
             remedy="attach it for all queues",
         )
+
+
+def note_on_idle_queues(queues: Scope, interface: Interface) -> str | None:
+    """Return what there is to know about RX queues that an interface has, and does not use now."""
+    in_use = rx_queues_in_use(interface)
+    if queues is None or in_use is None or max(queues) < in_use:
+        return None
+    idle = idle_note((queue for queue in queues if queue >= in_use), interface)
+    return f"{idle}: the program waits there"
 
 
 def note_on_tail_calls(program: Program) -> str | None:

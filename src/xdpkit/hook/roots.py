@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import KernelRefused, RequirementUnmet
+from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet
 from xdpkit.hook.scope import MAX_QUEUES
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import NewMap, ObjectKind
@@ -37,6 +37,10 @@ QUEUES_MAP = "xdpkit_queues"
 UNSERVED_MAP = "xdpkit_unserved"
 
 _INDEX = struct.Struct("=I")
+
+
+class NotAlike(RequirementUnmet):
+    """A program cannot be put into a root's program array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,10 @@ class Kind:
         return cls(image.attach_type, bool(image.flags & ProgFlags.XDP_HAS_FRAGS))
 
 
-PLAIN = Kind(AttachType.XDP, frags=False)
-"""What most programs have in common."""
+KINDS = tuple(
+    Kind(attach_type, frags) for attach_type in (AttachType.XDP, 0) for frags in (False, True)
+)
+"""All that there are, the most usual first."""
 
 
 def size_for(interface: Interface) -> int:
@@ -112,12 +118,17 @@ def open_array(root: Root, what: str) -> Fd:
     """Open a root's program array.
 
     Raises:
-        RequirementUnmet: it has gone, and the root with it.
+        HookBusy: it has gone, and the root with it.
         MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
     descriptor = bpf.fd_by_id(ObjectKind.MAP, root.array_id)
     if descriptor is None:
-        raise RequirementUnmet(what, cause=f"program array {root.array_id} has gone meanwhile")
+        raise HookBusy(
+            what,
+            cause="the root that was seen there is not there any more: another process changed the"
+            " hook meanwhile",
+            remedy="try it again",
+        )
     return descriptor
 
 
@@ -141,7 +152,7 @@ def members_of(root: Root, what: str) -> dict[int | None, int]:
     """Return the ids of a root's members, as :func:`members_in` does.
 
     Raises:
-        RequirementUnmet: the root has gone. MissingPrivilege: it takes CAP_SYS_ADMIN.
+        HookBusy: the root has gone. MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
     with open_array(root, what) as array:
         return members_in(array, root)
@@ -151,7 +162,7 @@ def put(array: Fd, root: Root, queue: int | None, program: Program | None, what:
     """Put a program into the slot of a queue, or empty the slot. One step.
 
     Raises:
-        RequirementUnmet: the kernel does not take the program beside those that are there.
+        NotAlike: the kernel does not take the program beside those that are there.
         KernelRefused: it refused otherwise.
     """
     key = _INDEX.pack(root.slot_of(queue))
@@ -170,7 +181,7 @@ def _understood(program: Program, what: str) -> Iterator[None]:
         if error.errno != errno.EINVAL:
             raise
         # bpf_prog_map_compatible() in kernel/bpf/core.c.
-        raise RequirementUnmet(
+        raise NotAlike(
             what,
             cause=f"the kernel does not take {program.name} beside the programs of the other"
             " queues: all have to be loaded alike (with or without support for fragments, and for"

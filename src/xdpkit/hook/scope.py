@@ -24,7 +24,7 @@ The kernel allows 1,024 tail calls of constant slots in one program
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 # The kernel's own limit of queues is far below (``dev->num_rx_queues``, netif_alloc_rx_queues()).
-_LAST = 1 << 16
+_LAST = (1 << 16) - 1
 
 
 def seats_of(scope: Scope) -> tuple[Seat, ...]:
@@ -45,8 +45,10 @@ def parse(text: str) -> frozenset[int]:
         if found is None:
             raise UsageError(what, cause="queues are numbers and ranges of them, like 3 or 0-3,8")
         first, last = int(found[1]), int(found[2] or found[1])
-        if last < first or last >= _LAST:
-            raise UsageError(what, cause=f"{part.strip()} is no range of queues")
+        if last < first:
+            raise UsageError(what, cause=f"{part.strip()} ends before it begins")
+        if last > _LAST:
+            raise UsageError(what, cause=f"no interface has a queue {last}")
         queues.update(range(first, last + 1))
     return frozenset(queues)
 

@@ -15,7 +15,7 @@ from xdpkit.hook.mode import Mode
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import find_present
 from xdpkit.hook.scope import Seat
-from xdpkit.hook.state import AttachedProgram, HookStatus
+from xdpkit.hook.state import LEAVING, AttachedProgram, HookStatus, command_for
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import privilege
 from xdpkit.uapi.capability import Capability
@@ -69,7 +69,8 @@ def look(place: Place, found: HookStatus, what: str) -> Seats | None:
     """Return who serves which packets; None where nothing is on the hook.
 
     Raises:
-        HookBusy: something is there that xdpkit does not keep there, or is on the NIC.
+        UsageError: the program is on the NIC, or is being detached.
+        HookBusy: something is there that xdpkit does not keep there, or not by pins of this place.
         MissingPrivilege: it takes CAP_SYS_ADMIN to look at programs.
     """
     if not any(not program.is_leaving for program in found.attached):
@@ -78,6 +79,20 @@ def look(place: Place, found: HookStatus, what: str) -> Seats | None:
     hook = find_present(found, None, place.pin_root, what, can_be_named=False)
     if hook.mode is Mode.OFFLOAD:
         raise UsageError(what, cause="a program on the NIC is for all queues")
+    if hook.program.name == LEAVING and hook.seconds_to_revert is not None:
+        raise UsageError(
+            what,
+            cause="its program is being detached, which waits to be confirmed",
+            remedy=f"confirm that first: {command_for('confirm', found.interface)}",
+        )
+    if hook.root is not None and hook.pinned is None:
+        folder = place.pins.folder_of(found.interface)
+        if folder is None or not folder.keeps(hook.program.id):
+            raise HookBusy(
+                what,
+                cause=f"what runs its programs by RX queue is not pinned below {place.pin_root}",
+                remedy="name the place of the pins: --pin-root",
+            )
     return Seats(found, hook)
 
 
@@ -123,11 +138,15 @@ def require_expected(
         present = seats.look_at(number)
         if present.logical_id != expected:
             where = [seat for seat, each in taken.items() if each == number]
-            whose = f"{describe(where)} has" if where != [None] else "the global one is"
+            whose = f"{describe(where)} {_have(where)}" if where != [None] else "the global one is"
             raise HookBusy(
                 what,
                 cause=f"program {expected} is expected, but {whose} {present.describe()}",
             )
+
+
+def _have(seats: Collection[Seat]) -> str:
+    return "has" if len(seats) == 1 else "have"
 
 
 def describe(seats: Collection[Seat]) -> str:

@@ -122,6 +122,11 @@ class AttachedProgram:
     members: tuple[AttachedProgram, ...] = ()
 
     @property
+    def are_members_known(self) -> bool:
+        """Whether it is a root, and could be looked into: that takes CAP_SYS_ADMIN."""
+        return self.root is not None and self.root.queues > 0
+
+    @property
     def logical_id(self) -> int:
         """The id that the program had when it was attached: of one that counts, its original's."""
         return (self.record.record.logical_id if self.record else 0) or self.program.id
@@ -205,7 +210,7 @@ class HookStatus:
         return tuple(
             program
             for found in self.attached
-            for program in (found.members if found.root is not None else (found,))
+            for program in (found.members if found.are_members_known else (found,))
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -105,17 +105,18 @@ def write_own(
     return (record if note is None else None), note
 
 
-def settle(present: AttachedProgram) -> None:
-    """Let a change stay that would be undone by time, as another one has been made after it."""
+def settle(present: AttachedProgram) -> bool:
+    """Let a change stay that would be undone by time, if there is one; return whether there was."""
     from xdpkit.hook import records
 
     if present.seconds_to_revert is None or present.record is None:
-        return
+        return False
     settled = replace(present.record.record, revert_at=0, reverts_to=0)
     descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, present.program.id)
     if descriptor is not None:
         with descriptor:
             records.edit(descriptor.fileno(), present.record, settled)
+    return True
 
 
 def forget(present: AttachedProgram, program: int | None) -> None:
