@@ -12,7 +12,7 @@ help:
 	@echo 'make demo        see xdpkit at work on a private pair of network namespaces'
 	@echo 'make test        all tests; lists the peers that were missing'
 	@echo 'make check       formatting, lints, types, layers'
-	@echo 'make bench       load time, start-up time and memory, measured beside libbpf'
+	@echo 'make bench       load time, start-up time, memory, and what a packet costs, beside others'
 	@echo 'make soak        the long tests'
 	@echo 'make bless       rewrite the golden files; review the difference'
 	@echo 'make test-peers  install from apt what the tests compare xdpkit with'

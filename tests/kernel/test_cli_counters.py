@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from tests.kernel.attaching import foreign_link, program
 from tests.kernel.multiqueue import Line, line_into
@@ -20,6 +21,9 @@ from tests.kernel.net import Veth, rtnetlink
 from tests.kernel.process import COMMAND, POWERLESS, shipped, xdpkit_command
 from tests.kernel.transcript import Transcript
 from xdpkit.cli.app import cli
+from xdpkit.errors import RequirementUnmet
+from xdpkit.hook import leaves
+from xdpkit.kernel import Program
 
 Golden = Callable[[str, str], None]
 
@@ -131,6 +135,36 @@ def test_programs_of_others_are_said_not_to_be_counted(shell: Transcript, veth: 
     (sentence,) = report["not_counted"]
     assert "foreign" in sentence
     assert sentence in done.output
+
+
+def test_a_program_that_cannot_be_counted_is_not_overlooked(shell: Transcript, veth: Veth) -> None:
+    with foreign_link(veth):
+        assert shell.run("counters show").output.endswith("\n\nnothing has been counted\n")
+        assert "no program" not in shell.run("counters enable").output
+        assert "no program" not in shell.run("counters show").output
+
+
+def test_disable_says_what_goes_on_counting(
+    shell: Transcript,
+    minimal: Path,
+    veth: Veth,
+    pin_root: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell.run("attach", minimal)
+    (found,) = counters(shell, "enable")["programs"]
+
+    def gone(*_: object, **__: object) -> Program:
+        raise RequirementUnmet("load program minimal again", cause="its map counts is gone")
+
+    monkeypatch.setattr(leaves, "uncounted_copy", gone)
+    done = CliRunner().invoke(
+        cli, ["-n", veth.netns, "counters", "disable", *here(veth, pin_root)[2:]]
+    )
+    assert done.output == (
+        f"{veth.name}: nothing is counted now\n\nWhat minimal (id {found['prog']['id']})"
+        " returns is still counted: its map counts is gone.\n"
+    )
 
 
 def test_rounds_have_rates_from_the_second_one_on(

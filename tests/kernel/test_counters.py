@@ -24,13 +24,12 @@ import pytest
 
 import xdpkit
 from tests.corpus_actions import cases
-from tests.kernel.attaching import attach_by_netlink, foreign_link, raw_program
+from tests.kernel.attaching import foreign_link, raw_program
 from tests.kernel.attaching import program as corpus_program
 from tests.kernel.compiled import read
 from tests.kernel.killing import Killing, killing, only_here, wait_until
 from tests.kernel.multiqueue import line_into
 from tests.kernel.net import Veth, namespace, rtnetlink
-from tests.kernel.test_dispatcher import fake as fake_dispatcher
 from tests.kernel.test_hook_under_load import FRAME, frames_into, not_taken
 from xdpkit import Hook
 from xdpkit.errors import MissingPrivilege, ObjectFormatError, RequirementUnmet, UsageError
@@ -545,8 +544,8 @@ def test_changes_of_an_array_that_main_calls_through_take_effect(scene: Scene) -
         with Program.from_id(attached.program.id) as original:
             assert original.run(frame(1, 1)).action is XdpAction.PASS
         sentence = (
-            f"What strange (id {number}) returns is not counted: xdpkit did not load it, and has"
-            " not its instructions."
+            f"What strange (id {number}) returns is not counted: its instructions were not kept"
+            " with it."
         )
         assert scene.counters.read().not_counted == (sentence,)
         assert scene.counters.enable().not_counted == (sentence,)
@@ -606,8 +605,9 @@ def test_a_throw_of_main_is_counted_and_one_of_a_subprogram_is_said(scene: Scene
         (sentence,) = scene.counters.enable().not_counted
         assert sentence == (
             f"What thrown_by_a_subprogram (id {attached.program.id}) returns is not counted: a"
-            " subprogram throws (bpf_throw), which ends the program without a return; give the"
-            " program an exception callback (__exception_cb)."
+            " subprogram throws (bpf_throw), which ends the program without a return; throw in the"
+            " main function only; or give the program an exception callback (__exception_cb),"
+            " attach it for a single RX queue, and count no bytes."
         )
         assert attached.notes == (sentence,)
         assert scene.counters.read().not_counted == (sentence,)
@@ -654,7 +654,8 @@ def test_programs_of_others_are_not_counted(scene: Scene, veth: Veth) -> None:
         assert report.programs == ()
         assert report.not_counted == (
             f"What foreign (id {number}) returns is not counted: xdpkit did not load it, and has"
-            " not its instructions.",
+            " not its instructions; nor can it be watched from outside: it has no type information"
+            " (BTF) about its functions.",
         )
         assert veth.interface.xdp.native == number
         assert scene.counters.disable().not_counted == ()
@@ -740,15 +741,6 @@ def move(veth: Veth, netns: str) -> None:
         connection.link("set", index=veth.interface.index, net_ns_fd=place.fileno())
     with rtnetlink(netns) as connection:
         connection.link("set", ifname=veth.name, state="up")
-
-
-def test_a_dispatcher_of_libxdp_is_not_counted(scene: Scene, veth: Veth) -> None:
-    with fake_dispatcher(2) as loaded:
-        attach_by_netlink(veth, loaded)
-        assert scene.counters.enable().not_counted == (
-            f"What xdp_dispatcher (id {loaded.id}) returns is not counted: it is libxdp's"
-            " dispatcher, and xdpkit did not load the programs in it.",
-        )
 
 
 def test_counting_takes_privileges(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

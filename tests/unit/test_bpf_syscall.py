@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import resource
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -277,6 +278,44 @@ def test_the_ids_of_all_maps_of_a_program_are_read_however_many(
     info, map_ids = bpf.prog_info(3)
     assert map_ids == tuple(range(1, number + 1))
     assert info.nr_map_ids == number
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_the_function_records_of_a_program_are_read(
+    kernel: Callable[..., Kernel], number: int
+) -> None:
+    records = struct.pack(f"={2 * number}I", *range(2 * number))
+
+    def tell(argument: attr.GetInfo) -> int:
+        info = attr.ProgInfo.from_address(argument.info)
+        if info.nr_func_info:
+            assert (info.nr_func_info, info.func_info_rec_size) == (number, 8)
+            ctypes.memmove(info.func_info, records, len(records))
+        info.nr_func_info = number
+        return 0
+
+    kernel(*[tell] * (2 if number else 1))
+    assert bpf.prog_func_info(3) == records
+
+
+@pytest.mark.parametrize(("module", "program", "sent"), [(0, 0, 0), (7, 0, 7), (0, 9, 9)])
+def test_a_program_is_loaded_for_a_function_of_the_kernel_a_module_or_a_program(
+    kernel: Callable[..., Kernel], module: int, program: int, sent: int
+) -> None:
+    def check(argument: attr.ProgLoad) -> int:
+        assert (argument.attach_btf_id, argument.attach_btf_obj_fd) == (5, sent)
+        return -errno.EINVAL
+
+    kernel(check)
+    new = replace(
+        PROGRAM,
+        type=ProgType.TRACING,
+        attach_btf_id=5,
+        attach_btf_fd=module,
+        attach_prog_fd=program,
+    )
+    with pytest.raises(KernelRefused):
+        bpf.prog_load(new, what="load")
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def disable(settings: Settings, iface: str, pin_root: str) -> None:
     if settings.json:
         emit_json(report.to_dict(), pretty=settings.pretty)
         return
-    from xdpkit.cli.counts import headline
+    from xdpkit.cli.counts import headline, not_counted
 
-    emit([headline(report)])
+    emit([headline(report), *not_counted(report)])
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:

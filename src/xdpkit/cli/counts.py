@@ -23,7 +23,9 @@ _PREFIXES = ("", "k", "M", "G", "T")
 
 def headline(report: CounterReport) -> str:
     """Return what is counted on an interface."""
-    if not report.is_enabled:
+    if report.is_enabled is None:
+        what = "whether its programs are counted cannot be seen here"
+    elif not report.is_enabled:
         what = "nothing is counted now"
     elif report.count_bytes:
         what = "packets and bytes are counted"
@@ -38,9 +40,9 @@ def listed(report: CounterReport) -> Iterator[str]:
     for program in sorted(report.programs, key=_place):
         parts = [program.name, f"program {program.program.id}", *_how(program, report)]
         yield printable(f"  {', '.join(parts)}")
-    if not report.programs:
+    if not report.programs and not report.has_uncounted:
         yield "  no program yet; those that are attached will be counted"
-    yield from _not_counted(report)
+    yield from not_counted(report)
 
 
 def tabulated(report: CounterReport, speed: Rates | None, *, by_queue: bool) -> Iterator[str]:
@@ -63,8 +65,9 @@ def tabulated(report: CounterReport, speed: Rates | None, *, by_queue: bool) -> 
         cells = [line for row in rows for line in _cells(row, report, speed)]
         yield from table(columns, cells, width=width())
     else:
-        yield "nothing has been counted" if report.programs or by_queue else "no program"
-    yield from _not_counted(report)
+        is_empty = not (report.programs or report.has_uncounted or by_queue)
+        yield "no program" if is_empty else "nothing has been counted"
+    yield from not_counted(report)
 
 
 def only(report: CounterReport, queues: frozenset[int]) -> CounterReport:
@@ -111,7 +114,8 @@ def _callers(program: ProgramCounts, report: CounterReport) -> str:
     return ", ".join(str(running.get(each, each)) for each in program.called_by)
 
 
-def _not_counted(report: CounterReport) -> Iterator[str]:
+def not_counted(report: CounterReport) -> Iterator[str]:
+    """Yield what is not counted, in sentences, behind an empty line."""
     if report.not_counted:
         yield ""
     yield from map(printable, report.not_counted)

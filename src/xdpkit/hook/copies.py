@@ -6,11 +6,20 @@ the next copy can be made of it. It counts in a map of its own, ``xdpkit_counts`
 RX queue, or a single one for a program that serves a single queue. What has been counted so far
 stays where it is: the next copy counts on in the same map, or, where that does not fit any more,
 has it bound and counts in another. What a program returned is the sum over all of them.
+
+One more entry, in which nothing is counted, says whose map it is: programs can be on several hooks,
+and carry the maps of one to another::
+
+    char magic[4]           "xdpC"
+    u32 ifindex
+    u64 netns_cookie
+    u32 queue               the one RX queue that it is for, 0xffffffff for all
 """
 
 from __future__ import annotations
 
 import contextlib
+import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,10 +27,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import RequirementUnmet, VerifierError
+from xdpkit.errors import RequirementUnmet, UsageError, VerifierError
 from xdpkit.hook.settings import Counting
-from xdpkit.syscalls import bpf, netns
-from xdpkit.syscalls.bpf import NewMap
+from xdpkit.kernel.maps import Map
+from xdpkit.syscalls import netns
+from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType, ProgFlags, PseudoCall
 
 if TYPE_CHECKING:
@@ -36,6 +46,9 @@ LEAVES_MAP = "xdpkit_leaves"
 
 NO_ARRAYS: Mapping[int, int] = MappingProxyType({})
 
+_OWNER = struct.Struct("=4sIQI")
+_MAGIC = b"xdpC"
+_ALL_QUEUES = 0xFFFFFFFF
 _MAX_MAPS = 64  # MAX_USED_MAPS in include/linux/bpf.h
 _SLOT = 8
 _CALL = 0x85  # BPF_JMP | BPF_CALL
@@ -50,11 +63,15 @@ class Counters:
 
     Attributes:
         id: of the map.
-        entries: how many it has: one for each RX queue, or one for all packets.
+        entries: how many it counts in: one for each RX queue, or one for a single queue.
+        hook: whose it is: the cookie of a namespace, and the index of an interface in it.
+        queue: the one RX queue that it is for; None: all.
     """
 
     id: int
     entries: int
+    hook: tuple[int, int]
+    queue: int | None
 
 
 def counters_of(map_ids: Iterable[int], original: Image | None) -> tuple[Counters, ...]:
@@ -70,13 +87,30 @@ def counters_of(map_ids: Iterable[int], original: Image | None) -> tuple[Counter
     from xdpkit.hook import records
 
     its_own = {each.id for each in original.maps} if original is not None else set()
-    return tuple(
-        Counters(map_id, info.max_entries)
-        for map_id, _, info in records.opened(sorted(set(map_ids) - its_own))
+    found = (
+        _read_owner(map_id, fd, info.max_entries - 1)
+        for map_id, fd, info in records.opened(sorted(set(map_ids) - its_own))
         if info.name == COUNTS_MAP.encode()
         and info.type == MapType.PERCPU_ARRAY
         and info.value_size == _value_size()
+        and info.max_entries > 1
     )
+    return tuple(each for each in found if each is not None)
+
+
+def _read_owner(map_id: int, fd: Fd, entries: int) -> Counters | None:
+    with Map(Fd.duplicate(fd.fileno())) as counters:
+        magic, ifindex, cookie, queue = _OWNER.unpack_from(counters[entries][0])
+    if magic != _MAGIC:
+        return None
+    return Counters(map_id, entries, (cookie, ifindex), None if queue == _ALL_QUEUES else queue)
+
+
+def _write_owner(counters: Map, hook: tuple[int, int], queue: int | None) -> None:
+    last = counters.max_entries - 1
+    cookie, ifindex = hook
+    data = _OWNER.pack(_MAGIC, ifindex, cookie, _ALL_QUEUES if queue is None else queue)
+    counters[last] = [data.ljust(counters.value_size, b"\0")] * len(counters[last])
 
 
 def counted_copy(
@@ -85,6 +119,7 @@ def counted_copy(
     counting: Counting,
     entries: int,
     interface: Interface,
+    queue: int | None = None,
     counted: Sequence[Counters] = (),
     arrays: Mapping[int, int] = NO_ARRAYS,
     held: Iterable[int] = (),
@@ -95,9 +130,10 @@ def counted_copy(
     Args:
         original: the program.
         counting: whether to count bytes, too.
-        entries: how many RX queues are to be told apart; 1 for a program that serves one.
+        entries: how many RX queues are to be told apart.
         interface: whose hook it is for.
-        counted: where it has counted before.
+        queue: the one RX queue that it serves; None: it is asked for each packet.
+        counted: where it has counted before, on this hook.
         arrays: the ids of the program arrays that it is to load in place of those that it does, by
             the slot of the load.
         held: the ids of maps that the copy is to hold for what it tail-calls.
@@ -112,13 +148,16 @@ def counted_copy(
     from xdpkit.kernel import patch
     from xdpkit.kernel.reload import load_image
 
+    entries = entries if queue is None else 1
     made = rewritten(
         original, counting=counting, entries=entries, interface=interface, arrays=arrays
     )
-    fitting = [each.id for each in counted if each.entries == entries]
+    hook = interface.netns_cookie, interface.index
+    fitting = [each.id for each in counted if (each.entries, each.queue) == (entries, queue)]
     with contextlib.ExitStack() as temporary:
         # The copy holds it from its load on.
-        number = fitting[-1] if fitting else _new_map(temporary, entries)
+        number = fitting[-1] if fitting else _new_map(temporary, entries, hook, queue)
+        _move(counted, hook)
         code = bytearray(made.body.code)
         patch.set_map(code, made.map_slots, number)
         image = replace(
@@ -165,6 +204,7 @@ def uncounted_copy(
     """
     from xdpkit.kernel.reload import load_image
 
+    _move(counted, (interface.netns_cookie, interface.index))
     counters = {each.id for each in counted}
     image = replace(original, maps=(*original.maps, *_named(COUNTS_MAP, counters)))
     with _in_place(original, interface):
@@ -296,10 +336,28 @@ def _named(kind: str, numbers: AbstractSet[int]) -> Iterator[MapReference]:
         yield MapReference(number, f"{kind} {number}")
 
 
-def _new_map(temporary: contextlib.ExitStack, entries: int) -> int:
-    new = NewMap(MapType.PERCPU_ARRAY, 4, _value_size(), entries, name=COUNTS_MAP)
-    made = temporary.enter_context(bpf.map_create(new, what=f"create map {COUNTS_MAP}"))
-    return int(bpf.map_info(made.fileno()).id)
+def _new_map(
+    temporary: contextlib.ExitStack, entries: int, hook: tuple[int, int], queue: int | None
+) -> int:
+    made = temporary.enter_context(
+        Map.create(
+            MapType.PERCPU_ARRAY,
+            key_size=4,
+            value_size=_value_size(),
+            max_entries=entries + 1,
+            name=COUNTS_MAP,
+        )
+    )
+    _write_owner(made, hook, queue)
+    return made.id
+
+
+def _move(counted: Iterable[Counters], hook: tuple[int, int]) -> None:
+    """Have maps be this hook's: those of an interface that was elsewhere before."""
+    for each in counted:
+        if each.hook != hook:
+            with contextlib.suppress(UsageError), Map.from_id(each.id) as counters:
+                _write_owner(counters, hook, each.queue)
 
 
 def _value_size() -> int:

@@ -3,7 +3,8 @@
 
 It is a setting of the interface, which programs that come later inherit. A program that is there
 already is exchanged for a copy that counts (:mod:`xdpkit.hook.copies`) in one step, and for one
-that does not when counting is switched off. The setting comes first: a command that is killed
+that does not when counting is switched off. A program of others is counted from outside, where the
+kernel allows that (:mod:`xdpkit.hook.watching`). The setting comes first: a command that is killed
 half-way leaves programs that are counted and others that are not, and the next one goes on.
 """
 
@@ -12,14 +13,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import UsageError, XdpkitError
-from xdpkit.hook import records, roots
+from xdpkit.errors import RequirementUnmet, UsageError, XdpkitError
+from xdpkit.hook import pins as pinned
+from xdpkit.hook import records, roots, watching
 from xdpkit.hook import settings as kept
 from xdpkit.hook.copies import LEAVES_MAP
 from xdpkit.hook.holding import open_program
@@ -37,12 +40,13 @@ from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import privilege
 from xdpkit.syscalls.fd import Fd
+from xdpkit.uapi.bpf import MapType
 from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.hook.leaves import Copies, Plan
     from xdpkit.hook.pins import HookFolder
-    from xdpkit.hook.reach import Hook, Reached, Web
+    from xdpkit.hook.reach import Hook, OtherUse, Reached, Web
     from xdpkit.rewrite import Counts, NoProgram
 
 
@@ -99,20 +103,23 @@ class CounterReport:
 
     Attributes:
         interface: the interface.
-        is_enabled: whether its programs are counted. count_bytes: whether bytes are, too.
+        is_enabled: whether its programs are counted; None: that cannot be seen from here.
+        count_bytes: whether bytes are, too.
         programs: what they have returned: those on the hook, and those that they tail-call.
         no_program: packets for which there was no program, by RX queue; those with any.
         not_counted: what is not counted, and why, in sentences.
         taken_at: when it was read, in nanoseconds of CLOCK_BOOTTIME.
+        has_uncounted: whether there are programs on the hook that have not counted anything.
     """
 
     interface: Interface
-    is_enabled: bool
+    is_enabled: bool | None
     count_bytes: bool
     programs: tuple[ProgramCounts, ...]
     no_program: Mapping[int, NoProgram]
     not_counted: tuple[str, ...]
     taken_at: int
+    has_uncounted: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -164,6 +171,8 @@ class Counters:
 
         What was counted can still be read, as long as the programs stay.
 
+        What cannot be loaded as it was goes on counting, which is said in the report.
+
         Raises:
             UsageError, RequirementUnmet, HookBusy, MissingPrivilege, KernelRefused: as
                 :meth:`enable`.
@@ -181,7 +190,7 @@ class Counters:
         privilege.require(what, (Capability.SYS_ADMIN,))
         found = self._look(self._place.resolve())
         settings = self._settings(found.interface, what)
-        view = _View(found)
+        view = _View(found, watched=self._watched(found.interface, settings))
         return self._report(view, settings, self._explain(view, settings))
 
     def _settings(self, interface: Interface, what: str) -> Settings | None:
@@ -189,11 +198,11 @@ class Counters:
         if folder is None:
             return None
         with folder:
-            return kept.read(self._home(interface))
+            return kept.first(kept.places(self._place.pins, interface))
 
-    def _home(self, interface: Interface) -> str:
-        folder = self._place.pins.folder_of(interface)
-        return folder.path if folder is not None else self._place.pins.home_of(interface)
+    def _watched(self, interface: Interface, settings: Settings | None) -> Mapping[int, int]:
+        """Return the programs that are counted from outside, and the maps that count for them."""
+        return watching.counters(self._place.pins.home_of(interface)) if settings else {}
 
     def _look(self, interface: Interface) -> HookStatus:
         (found,) = examine([interface], self._place.pins, with_members=True)
@@ -209,6 +218,12 @@ class Counters:
         found = place.look()
         if counting:
             pins.require_lasting(what, alternative=False)
+        elif kept.are_hidden(pins):
+            raise RequirementUnmet(
+                what,
+                cause=f"{pins.root} with the setting is hidden here, as by ip netns exec",
+                remedy=pinned.BY_NAME,
+            )
         by_netlink = any(each.via is Via.NETLINK for each in found.attached)
         is_lenient = by_netlink and not counting
         with pins.locked(what, create=bool(counting), lenient=is_lenient) as has_pins:
@@ -217,10 +232,15 @@ class Counters:
                 repair(interface, pins, what)
             found = self._look(place.resolve_again(interface))
             _require_settled(found, what)
-            if has_pins:
-                self._set(found.interface, counting)
             view = _View(found, pins.folder_of(found.interface) if has_pins else None)
-            with self._copies(view, counting) as copies:
+            view.require_understood(what)
+            if has_pins:
+                self._set(found.interface, counting, what)
+            with (
+                self._copies(view, counting) as copies,
+                # What is half done is for the next switch, and not undone.
+                contextlib.closing(copies.exchanges),
+            ):
                 self._hold(view, copies.make_arrays(), what)
                 copies.put_leaves()
                 for number in view.ours:
@@ -228,21 +248,43 @@ class Counters:
                     if copy is not None:
                         self._put(view, number, copy, what)
                 notes = tuple(copies.notes)
+            refused = self._watch(view) if counting else {}
             if has_pins:
                 # The pins of the copies that have gone.
                 repair(place.resolve_again(interface), pins, what)
             found = self._look(place.resolve_again(interface))
-            view = _View(found, pins.folder_of(found.interface) if has_pins else None)
+            settings = self._settings(found.interface, what)
+            view = _View(
+                found,
+                pins.folder_of(found.interface) if has_pins else None,
+                self._watched(found.interface, settings),
+            )
             view.unpin_left_arrays()
-            settings = self._settings(view.found.interface, what)
-        return self._report(view, settings, (*view.foreign(), *notes) if counting else notes)
+        return self._report(view, settings, (*view.foreign(refused), *notes) if counting else notes)
 
-    def _set(self, interface: Interface, counting: Counting) -> None:
+    def _watch(self, view: _View) -> dict[int, str]:
+        """Have programs of others counted from outside; return why some are not. Under the lock."""
+        interface = view.found.interface
+        home = self._place.pins.home_of(interface)
+        refused = {}
+        for attached in view.unwatched(pinned.watches(home)):
+            try:
+                watching.start(attached, interface, home)
+            except XdpkitError as error:
+                refused[attached.program.id] = watching.reason(error)
+        return refused
+
+    def _set(self, interface: Interface, counting: Counting, what: str) -> None:
         """Write down what is wanted; programs that are attached from now on are so."""
+        pins = self._place.pins
+        kept.follow(pins, interface, what)
+        home = pins.home_of(interface)
         if counting:
-            kept.write(self._home(interface), Settings(counting))
+            pins.vacate(interface, what)
+            kept.write(home, Settings(counting))
         else:
-            kept.remove(self._home(interface))
+            pinned.unwatch_others(home, ())
+            kept.remove(home)
 
     def _copies(self, view: _View, counting: Counting) -> Copies:
         from xdpkit.hook import leaves
@@ -312,24 +354,40 @@ class Counters:
         self, view: _View, settings: Settings | None, not_counted: Iterable[str]
     ) -> CounterReport:
         counting = settings.counting if settings is not None else Counting.OFF
+        programs = (*view.counts(), *view.watched_counts(counting.with_bytes))
+        counted = {each.program.id for each in programs}
         return CounterReport(
             interface=view.found.interface,
-            is_enabled=bool(counting),
+            is_enabled=None if self._is_hidden(settings) else bool(counting),
             count_bytes=counting.with_bytes,
-            programs=tuple(view.counts()),
+            programs=programs,
             no_program=view.no_program(),
             not_counted=tuple(dict.fromkeys(not_counted)),
             taken_at=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            has_uncounted=any(
+                each.program.id not in counted
+                for each in view.found.programs
+                if not each.is_leaving
+            ),
         )
+
+    def _is_hidden(self, settings: Settings | None) -> bool:
+        return settings is None and kept.are_hidden(self._place.pins)
 
     def _explain(self, view: _View, settings: Settings | None) -> tuple[str, ...]:
         """Return what is not counted, and why; it is found out again when something changed."""
+        if self._is_hidden(settings):
+            return (
+                f"Whether programs on {view.found.interface.name} are counted cannot be seen here:"
+                f" {self._place.pins.root} is hidden, as by ip netns exec;"
+                f" {pinned.BY_NAME}.",
+            )
         counting = settings.counting if settings is not None else Counting.OFF
         if not counting:
             return ()
         state = (counting, view.state())
         if self._explained[0] != state:
-            self._explained = state, (*view.foreign(), *view.reasons(counting))
+            self._explained = state, (*view.foreign({}), *view.reasons(counting))
         return self._explained[1]
 
 
@@ -343,13 +401,21 @@ class _View:
             that no other program serves.
         hooks: all names of the hook: an interface that moved has records of where it was.
         web: what the programs reach.
+        watched: the programs of others that are counted from outside, and the maps that count for
+            them, by their ids.
     """
 
-    def __init__(self, found: HookStatus, folder: HookFolder | None = None) -> None:
+    def __init__(
+        self,
+        found: HookStatus,
+        folder: HookFolder | None = None,
+        watched: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         from xdpkit.hook import reach
 
         self.found = found
         self.folder = folder
+        self.watched = watched
         self.queues = roots.size_for(found.interface)
         self.places: dict[int, list[int | None]] = {}
         self.ours: dict[int, AttachedProgram] = {}
@@ -369,16 +435,35 @@ class _View:
     def plan(self) -> Plan:
         from xdpkit.hook import leaves
 
-        return leaves.plan(self.web, list(self.ours), self.hooks)
+        return leaves.plan(self.web, list(self.ours), self.hooks, self.used_by_others)
+
+    @cached_property
+    def used_by_others(self) -> dict[int, OtherUse]:
+        """The arrays that programs use which are not on this hook, and why so."""
+        from xdpkit.hook import reach
+
+        return reach.used_by_others(self.web, self.hooks)
+
+    def require_understood(self, what: str) -> None:
+        """Refuse to exchange programs with which a later version wrote down what is not known.
+
+        Raises:
+            RequirementUnmet: there is one.
+        """
+        from xdpkit.hook import leaves
+
+        for program in self.web.programs.values():
+            leaves.require_understood(program, self.hooks, what)
 
     @property
-    def alone(self) -> frozenset[int]:
+    def alone(self) -> dict[int, int]:
         """The programs that serve a single RX queue, and are not tail-called for others."""
-        return frozenset(
-            number
+        return {
+            number: queue
             for number, attached in self.ours.items()
-            if _only_queue(attached) is not None and set(self.web.callers_of(number)) <= {number}
-        )
+            if (queue := _only_queue(attached)) is not None
+            and set(self.web.callers_of(number)) <= {number}
+        }
 
     @property
     def held(self) -> dict[int, frozenset[int]]:
@@ -388,17 +473,18 @@ class _View:
         """
         return {
             number: frozenset(
-                map_id for _, map_id, name in self._pinned_for(number) if name != LEAVES_MAP
+                map_id for _, map_id, is_of_copies in self._pinned_for(number) if not is_of_copies
             )
             for number in self.ours
         }
 
-    def _pinned_for(self, number: int) -> Iterator[tuple[str, int, str]]:
-        """Yield path, id and name of the maps that are pinned for a program."""
+    def _pinned_for(self, number: int) -> Iterator[tuple[str, int, bool]]:
+        """Yield path and id of the maps that are pinned for a program, and which are of copies."""
         paths = self.folder.maps_for(number) if self.folder is not None else ()
         by_id = {map_id: path for path, map_id in paths}
         for map_id, _, info in records.opened(by_id):
-            yield by_id[map_id], map_id, info.name.decode("ascii", "backslashreplace")
+            is_named_so = info.name == LEAVES_MAP.encode() and info.type == MapType.PROG_ARRAY
+            yield by_id[map_id], map_id, is_named_so and map_id not in self.web.authored
 
     def unpin_left_arrays(self) -> None:
         """Unpin arrays of copies that no program uses: those of a command that was killed.
@@ -406,8 +492,8 @@ class _View:
         Under the lock.
         """
         for number in self.ours:
-            for path, map_id, name in list(self._pinned_for(number)):
-                if name == LEAVES_MAP and map_id not in self.web.arrays:
+            for path, map_id, is_of_copies in list(self._pinned_for(number)):
+                if is_of_copies and map_id not in self.web.arrays:
                     os.unlink(path)
 
     def state(self) -> object:
@@ -416,12 +502,30 @@ class _View:
             [each.program.id for each in self.found.programs],
             {number: each.counting_for(self.hooks) for number, each in self.web.programs.items()},
             self.web.arrays,
+            self.used_by_others,
+            self.watched,
         )
 
-    def foreign(self) -> Iterator[str]:
-        """Yield why programs are not counted that xdpkit did not attach."""
+    def unwatched(self, watched: Container[int]) -> Iterator[AttachedProgram]:
+        """Yield the programs of others on the hook itself that are not counted from outside.
+
+        What a root runs is tail-called, and cannot be watched.
+        """
+        for each in self.found.attached:
+            is_others = each.owner is not Owner.XDPKIT and not each.is_leaving
+            if is_others and each.program.id not in watched:
+                yield each
+
+    def foreign(self, refused: Mapping[int, str]) -> Iterator[str]:
+        """Yield why programs are not counted that xdpkit did not attach.
+
+        Args:
+            refused: why programs could not be watched from outside, where that was tried.
+        """
+        could_be = {each.program.id: each for each in self.unwatched(self.watched)}
         for each in self.found.programs:
-            if each.program.id in self.ours or each.is_leaving:
+            number = each.program.id
+            if number in self.ours or number in self.watched or each.is_leaving:
                 continue
             name = f"{each.program.name or 'program'} (id {each.program.id})"
             reason = "xdpkit did not load it, and has not its instructions"
@@ -429,6 +533,12 @@ class _View:
                 reason = "it is libxdp's dispatcher, and xdpkit did not load the programs in it"
             elif each.owner is Owner.XDPKIT:
                 reason = "nothing was written down about it (before Linux 5.10 it cannot be)"
+            if number in could_be:
+                problem = refused.get(number) or watching.why_not(each, self.found.interface)
+                if problem is None:
+                    yield f"What {name} returns is not counted yet: enable counting again."
+                    continue
+                reason += f"; {problem}"
             yield f"What {name} returns is not counted: {reason}."
 
     def reasons(self, counting: Counting) -> Iterator[str]:
@@ -451,6 +561,28 @@ class _View:
                 yield self._reason(program, counting)
 
     def _reason(self, program: Reached, counting: Counting) -> str:
+        from xdpkit.hook import leaves
+
+        refused = self._refused(program, counting)
+        if program.counting_for(self.hooks):
+            number = program.logical_id_for(self.hooks)
+            if refused is not None and counting.with_bytes:
+                return leaves.bytes_not_counted(program.name, number, refused)
+            return (
+                f"What {program.name} (id {number}) returns is not counted as it is set: enable"
+                " counting again."
+            )
+        if refused is not None and counting.with_bytes:
+            refused = self._refused(program, Counting.PACKETS) and refused
+        if refused is not None:
+            return leaves.not_counted(program.name, program.id, refused)
+        return (
+            f"What {program.name} (id {program.id}) returns is not counted yet: enable counting"
+            " again."
+        )
+
+    def _refused(self, program: Reached, counting: Counting) -> XdpkitError | None:
+        """Return why a program cannot count; None: it can, as far as is seen without trying."""
         from xdpkit.hook import copies, leaves
 
         try:
@@ -461,34 +593,57 @@ class _View:
                 interface=self.found.interface,
             )
         except XdpkitError as error:
-            return leaves.not_counted(program.name, program.id, error)
-        return (
-            f"What {program.name} (id {program.id}) returns is not counted yet: enable counting"
-            " again."
-        )
+            return error
+        return None
 
     # Counts
 
     def counts(self) -> Iterator[ProgramCounts]:
         """Yield what has been counted; copies of one program are one."""
+        # What is reached through an array that is used elsewhere counts packets from there, too.
+        shared = {array for array, use in self.used_by_others.items() if use.is_attached}
+        reached = {each for first in self.ours for each in self.web.reached_from(first, shared)}
         by_logical_id: dict[int, list[Reached]] = {}
-        for program in self.web.programs.values():
+        for number in sorted(reached & self.web.programs.keys()):
+            program = self.web.programs[number]
             by_logical_id.setdefault(program.logical_id_for(self.hooks), []).append(program)
         for logical_id, same in sorted(by_logical_id.items()):
-            if any(program.counters for program in same):
+            if any(program.counters_for(self.hooks) for program in same):
                 yield self._counts_of(logical_id, same)
+
+    def watched_counts(self, with_bytes: bool) -> Iterator[ProgramCounts]:
+        """Yield what has been counted from outside."""
+        for each in self.found.attached:
+            number = each.program.id
+            if number not in self.watched:
+                continue
+            per_queue, _ = _read_counts(dict(_values_in(self.watched[number])), with_bytes=True)
+            if not with_bytes:
+                per_queue = {
+                    queue: replace(counts, bytes=None) for queue, counts in per_queue.items()
+                }
+            yield ProgramCounts(
+                program=each.program,
+                name=watching.name_of(each.program),
+                logical_id=number,
+                queues=None,
+                called_by=(),
+                per_queue=per_queue,
+                with_bytes=with_bytes,
+            )
 
     def _counts_of(self, logical_id: int, same: list[Reached]) -> ProgramCounts:
         # The one that counts is the one that runs for packets.
         running = max(same, key=lambda each: (each.id in self.ours, each.counting_for(self.hooks)))
         stored = running.record_for(self.hooks)
         attached = self.ours.get(running.id)
-        only = _only_queue(attached) if attached is not None else None
         values: dict[int, list[bytes]] = {}
-        for counters in {each for program in same for each in program.counters}:
+        for counters in {each for program in same for each in program.counters_for(self.hooks)}:
             for entry, found in _values_in(counters.id):
-                queue = only if only is not None and counters.entries == 1 else entry
-                values.setdefault(queue, []).extend(found)
+                # The last entry says whose they are.
+                if entry < counters.entries:
+                    queue = counters.queue if counters.queue is not None else entry
+                    values.setdefault(queue, []).extend(found)
         per_queue, with_bytes = _read_counts(
             values, stored is not None and stored.record.counting.with_bytes
         )

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import MissingPrivilege, RequirementUnmet
+from xdpkit.errors import KernelRefused, MissingPrivilege, RequirementUnmet
+from xdpkit.hook import records
 from xdpkit.hook.homes import ids_on
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.settings import Counting
@@ -14,6 +17,7 @@ from xdpkit.hook.settings import Counting
 if TYPE_CHECKING:
     from xdpkit.interfaces import Interface
     from xdpkit.kernel import Program
+    from xdpkit.kernel.image import Image
 
 
 def for_hook(
@@ -25,15 +29,16 @@ def for_hook(
     entries: int,
     mode: Mode,
     via: Via,
+    resources: ExitStack,
     what: str,
-) -> tuple[Program, tuple[str, ...]]:
+) -> tuple[Program, Counting, tuple[str, ...]]:
     """Return the program that is to go on a hook in place of the one that was loaded.
 
-    That is the copy that counts, which is the caller's to close; the loaded program stays open as
-    long as the copy, since they share maps. Or it is the loaded program itself, where it cannot be
-    counted, for which there is a sentence then. What can be counted of the
-    programs that it tail-calls counts from now on. The record is for the caller to write, with the
-    loaded program's id as the logical one.
+    That is the copy that counts; the loaded program stays open as long as the copy, since they
+    share maps. Or it is the loaded program itself, where it cannot be counted, for which there is a
+    sentence then. With it comes what it counts. What can be counted of the programs that it
+    tail-calls counts from now on, unless the block of ``resources`` fails. The record is for the
+    caller to write, with the loaded program's id as the logical one.
 
     Args:
         loaded: the program.
@@ -41,6 +46,7 @@ def for_hook(
         queues: the RX queues that the program is to serve; None: it is the global one.
         entries: how many RX queues are told apart.
         mode, via: how the program will be attached.
+        resources: what the copy is closed with.
         what: what is being tried, for errors.
 
     Raises:
@@ -48,13 +54,36 @@ def for_hook(
             counting.
     """
     try:
-        return _counted(loaded, interface, counting, queues, entries, mode, via, what)
+        with ExitStack() as made:
+            found = _counted(loaded, interface, counting, queues, entries, mode, via, made, what)
+            resources.push(made.pop_all())
+            return found
     except (MissingPrivilege, RequirementUnmet) as error:
-        return loaded, (f"What {loaded.name} returns is not counted: {error.cause}.",)
+        sentence = f"What {loaded.name} returns is not counted: {error.cause}."
+        return loaded, Counting.OFF, (sentence,)
 
 
-def as_it_was(copy: Program, interface: Interface) -> Program:
+def image_if_counted(program: Program) -> Image | None:
+    """Return what a program is loaded from if it counts, or has counted, for an attachment.
+
+    None for all others, and where this process may not look.
+    """
+    from xdpkit.hook.copies import counters_of
+
+    if program.was_loaded_here:
+        return program.image if program.counters is not None else None
+    with suppress(MissingPrivilege, RequirementUnmet, KernelRefused):
+        image = records.image_of(program.fileno())
+        if image is not None and counters_of(program.info().map_ids, image):
+            return image
+    return None
+
+
+def as_it_was(copy: Program, image: Image, interface: Interface) -> Program:
     """Load a program as it was, from a copy of it that counts elsewhere; the caller closes it.
+
+    Args:
+        copy: the copy. image: what the program is loaded from. interface: whose hook it is for.
 
     Raises:
         RequirementUnmet: something that it needs is gone.
@@ -63,8 +92,8 @@ def as_it_was(copy: Program, interface: Interface) -> Program:
     """
     from xdpkit.hook.copies import uncounted_copy
 
-    assert copy.image is not None, "a copy is made from an image"
-    return uncounted_copy(copy.image, interface=interface, like=copy)
+    like = copy if copy.was_loaded_here else None
+    return uncounted_copy(image, interface=interface, like=like)
 
 
 def _counted(
@@ -75,12 +104,26 @@ def _counted(
     entries: int,
     mode: Mode,
     via: Via,
+    resources: ExitStack,
     what: str,
-) -> tuple[Program, tuple[str, ...]]:
+) -> tuple[Program, Counting, tuple[str, ...]]:
     from xdpkit.hook import leaves, reach
 
     images = {each.id: each.image for each in (loaded, *loaded.leaves) if each.image is not None}
     hooks = frozenset({(interface.netns_cookie, interface.index)})
+    web = reach.look([loaded.id], images)
+    wanted, begins = None, True
+    if web.arrays:
+        # Programs that are on the hook may use the same arrays, and count by them already.
+        serving = list(_serving(interface, what))
+        if web.arrays.keys() & reach.look(serving).arrays.keys():
+            begins = False
+            firsts = [loaded.id, *serving]
+            web = reach.look(firsts, images)
+            firsts = [number for number in firsts if number in web.programs]
+            # What they would load is held by nobody if this process dies.
+            wanted = leaves.without_copies(leaves.plan(web, firsts, hooks), web)
+    wanted = wanted or leaves.plan(web, [loaded.id], hooks)
     terms = leaves.Terms(
         interface=interface,
         hooks=hooks,
@@ -89,31 +132,24 @@ def _counted(
         counting=counting,
         queues=entries,
         held={loaded.id: frozenset()},
-        alone=frozenset({loaded.id} if queues is not None and len(queues) == 1 else ()),
+        alone={loaded.id: next(iter(queues))} if queues is not None and len(queues) == 1 else {},
         coming=loaded,
+        begins=begins,
     )
-    web = reach.look([loaded.id], images)
-    wanted = None
-    if web.arrays:
-        # Programs that are on the hook may use the same arrays, and count by them already.
-        serving = list(_serving(interface, what))
-        if web.arrays.keys() & reach.look(serving).arrays.keys():
-            firsts = [loaded.id, *serving]
-            web = reach.look(firsts, images)
-            firsts = [number for number in firsts if number in web.programs]
-            # What they would load is held by nobody if this process dies.
-            wanted = leaves.without_copies(leaves.plan(web, firsts, hooks), web)
-    wanted = wanted or leaves.plan(web, [loaded.id], hooks)
     with leaves.Copies(web, wanted, terms) as copies:
+        resources.enter_context(copies.exchanges)
         copies.make_arrays()
         copies.put_leaves()
-        copy = copies.take(loaded.id, counting)
+        made = copies.take(loaded.id, counting)
         notes = tuple(copies.notes)
-        loaded.made = _made_now(loaded, copies.put)
-    if copy is None:
-        return loaded, notes
+    copies.exchanges.callback(partial(setattr, loaded, "made", loaded.made))
+    loaded.made = _made_now(loaded, copies.put)
+    if made is None:
+        return loaded, Counting.OFF, notes
+    copy, counting = made
+    resources.enter_context(copy)
     copy.made = loaded.made
-    return copy, notes
+    return copy, counting, notes
 
 
 def _made_now(loaded: Program, put: dict[tuple[int, int], int]) -> dict[str, dict[int, int]]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, RequirementUnmet
 from xdpkit.hook import records, roots, settings
 from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming
 from xdpkit.hook.scope import Scope
@@ -31,11 +31,13 @@ class Inheritance:
     """What is set for an interface, as it was just before a change.
 
     Attributes:
-        folder: the pins of its hook. settings: what is set, None if nothing is.
+        folders: where it can be. settings: what is set, None if nothing is.
+        is_hidden: whether that cannot be seen from here.
     """
 
-    folder: str
+    folders: tuple[str, ...]
     settings: Settings | None
+    is_hidden: bool = False
 
     @classmethod
     def of(cls, place: Place, interface: Interface, pinned: str | None = None) -> Inheritance:
@@ -52,17 +54,16 @@ class Inheritance:
             ObjectFormatError: what is pinned there is no setting.
         """
         pins = place.pins
-        folder = os.path.dirname(pinned) if pinned else pins.home_of(interface)
+        folders: tuple[str, ...] = (pins.home_of(interface),)
         try:
             trusted = pins.open_folder("look at what is set for the interface")
             if trusted is None:
-                return cls(folder, None)
+                return cls(folders, None, settings.are_hidden(pins))
             with trusted:
-                found = pins.folder_of(interface) if pinned is None else None
-                folder = found.path if found is not None else folder
-                return cls(folder, settings.read(folder))
+                folders = settings.places(pins, interface, pinned)
+                return cls(folders, settings.first(folders))
         except (MissingPrivilege, RequirementUnmet):
-            return cls(folder, None)
+            return cls(folders, None)
 
     @property
     def counting(self) -> Counting:
@@ -74,7 +75,7 @@ class Inheritance:
         Raises:
             HookBusy: so it is: another process has enabled or disabled counters meanwhile.
         """
-        if settings.read(self.folder) != self.settings:
+        if settings.first(self.folders) != self.settings:
             raise HookBusy(
                 what,
                 cause="counters were switched on or off for the interface at the same moment",
@@ -110,7 +111,12 @@ class Inheritance:
         Raises:
             KernelRefused: the kernel refused.
         """
-        running = self._running(loaded, request, mode, via, resources, queues, note)
+        if self.is_hidden:
+            note(
+                f"{loaded.name} is not counted: whether programs on {request.interface.name} are to"
+                f" be cannot be seen here, since {DEFAULT_ROOT} is hidden, as by ip netns exec"
+            )
+        running, counting = self._running(loaded, request, mode, via, resources, queues, note)
         is_copy = running is not loaded
         before = None
         if not is_copy and loaded is request.program:
@@ -128,7 +134,7 @@ class Inheritance:
             queues=queues,
             # Nobody has seen the id of a program that was loaded here.
             logical_id=loaded.id if is_copy and loaded is request.program else 0,
-            counting=self.counting if running.counters is not None else Counting.OFF,
+            counting=counting,
         )
         note(text)
         return Coming(running, record, keeps_maps, before=before)
@@ -142,17 +148,18 @@ class Inheritance:
         resources: contextlib.ExitStack,
         queues: Scope,
         note: Callable[[str | None], None],
-    ) -> Program:
-        if not self.counting and loaded.counters is None:
-            return loaded
-        from xdpkit.hook.counting import as_it_was, for_hook
+    ) -> tuple[Program, Counting]:
+        if not self.counting and loaded.counters is None and loaded.was_loaded_here:
+            return loaded, Counting.OFF
+        from xdpkit.hook.counting import as_it_was, for_hook, image_if_counted
 
-        if loaded.counters is not None:
+        image = image_if_counted(loaded)
+        if image is not None:
             # It counts somewhere already, and what it counts here is not to be added there.
-            loaded = resources.enter_context(as_it_was(loaded, request.interface))
-            if not self.counting:
-                return loaded
-        running, sentences = for_hook(
+            loaded = resources.enter_context(as_it_was(loaded, image, request.interface))
+        if not self.counting:
+            return loaded, Counting.OFF
+        running, counting, sentences = for_hook(
             loaded,
             interface=request.interface,
             counting=self.counting,
@@ -160,13 +167,12 @@ class Inheritance:
             entries=roots.size_for(request.interface),
             mode=mode,
             via=via,
+            resources=resources,
             what=request.what,
         )
-        if running is not loaded:
-            resources.enter_context(running)
         for sentence in sentences:
             note(sentence)
-        return running
+        return running, counting
 
 
 def _joined(queues: Scope, before: Record | None) -> Scope:

@@ -13,18 +13,19 @@ An array that programs use which are not on the hook is left alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from xdpkit import __version__
 from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError, XdpkitError
 from xdpkit.hook import records
 from xdpkit.hook.copies import LEAVES_MAP, Counters, counted_copy, throw_in, uncounted_copy
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.reach import Hook, Reached, Web, used_by_others
+from xdpkit.hook.reach import Hook, OtherUse, Reached, Web, used_by_others
 from xdpkit.hook.record import Origin, Record
 from xdpkit.hook.settings import Counting
 from xdpkit.kernel.maps import Map
@@ -60,26 +61,38 @@ class Plan:
     @property
     def arrays_of_copies(self) -> list[int]:
         """The arrays that main functions get another one for."""
-        return sorted({array for each in self.loads.values() for array in each.values()})
+        return self.arrays_for(self.loads)
+
+    def arrays_for(self, programs: Iterable[int]) -> list[int]:
+        """Return the arrays that main functions of some programs get another one for."""
+        loads = (self.loads.get(program, {}) for program in programs)
+        return sorted({array for each in loads for array in each.values()})
 
 
 NOTHING = Plan(frozenset(), frozenset(), frozenset(), {}, ())
 
 
-def plan(web: Web, firsts: Collection[int], hooks: Collection[Hook]) -> Plan:
+def plan(
+    web: Web,
+    firsts: Collection[int],
+    hooks: Collection[Hook],
+    foreign: Mapping[int, OtherUse] | None = None,
+) -> Plan:
     """Return what is to be done so that each packet is counted once.
 
     Args:
         web: the hook's programs, and what they reach.
         firsts: those that serve packets.
         hooks: the hook, by all its names.
+        foreign: what :func:`~xdpkit.hook.reach.used_by_others` says; None: it is asked.
 
     Raises:
         MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
     if not web.arrays:
         return replace(NOTHING, counted=frozenset(firsts))
-    foreign = used_by_others(web, hooks)
+    if foreign is None:
+        foreign = used_by_others(web, hooks)
     notes: dict[str, None] = {}
     plans: dict[int, CountingPlan] = {}
     for first in firsts:
@@ -92,7 +105,7 @@ def plan(web: Web, firsts: Collection[int], hooks: Collection[Hook]) -> Plan:
     for array in sorted(arrays & foreign.keys()):
         notes[
             f"What is reached through program array {_named(array, web)} is not counted:"
-            f" {foreign[array]}."
+            f" {foreign[array].reason}."
         ] = None
     split = (arrays & originals) - foreign.keys()
     loads = {
@@ -152,6 +165,23 @@ def _named(array: int, web: Web) -> str:
     return f"{web.names[array]} (id {array})"
 
 
+def require_understood(program: Reached, hooks: Collection[Hook], what: str) -> None:
+    """Refuse to make a copy of a program of which a later version knows more than this one.
+
+    Raises:
+        RequirementUnmet: a later version wrote that down with it.
+    """
+    stored = program.record_for(hooks)
+    if stored is not None and stored.unknown:
+        version = stored.record.origin.xdpkit
+        raise RequirementUnmet(
+            what,
+            cause=f"xdpkit {version} wrote down more about {program.name} (id {program.id}) than"
+            " this version understands",
+            remedy=f"use xdpkit {version}",
+        )
+
+
 def image_to_copy(program: Reached, hooks: Collection[Hook]) -> Image:
     """Return what a copy of a program can be made of.
 
@@ -160,17 +190,10 @@ def image_to_copy(program: Reached, hooks: Collection[Hook]) -> Image:
             one does not know.
     """
     what = f"count what {program.name} returns"
-    stored = program.record_for(hooks)
-    if stored is not None and stored.unknown:
-        raise RequirementUnmet(
-            what,
-            cause=f"xdpkit {stored.record.origin.xdpkit} wrote down more about it than this version"
-            " understands",
-            remedy=f"use xdpkit {stored.record.origin.xdpkit}",
-        )
+    require_understood(program, hooks, what)
     if program.image is None:
         raise RequirementUnmet(
-            what, cause=program.problem or "xdpkit did not load it, and has not its instructions"
+            what, cause=program.problem or "its instructions were not kept with it"
         )
     return program.image
 
@@ -179,6 +202,61 @@ def not_counted(name: str, number: int, error: XdpkitError) -> str:
     """Return the sentence that says why a program is not counted."""
     remedy = f"; {error.remedy}" if error.remedy else ""
     return f"What {name} (id {number}) returns is not counted: {error.cause}{remedy}."
+
+
+def bytes_not_counted(name: str, number: int, error: XdpkitError) -> str:
+    """Return the sentence that says why only the packets of a program are counted."""
+    return (
+        f"What {name} (id {number}) returns is counted, but its bytes are not counted:"
+        f" {error.cause}."
+    )
+
+
+def _counted_on(name: str, number: int, error: XdpkitError) -> str:
+    """Return the sentence that says why a program goes on counting."""
+    remedy = f"; {error.remedy}" if error.remedy else ""
+    return f"What {name} (id {number}) returns is still counted: {error.cause}{remedy}."
+
+
+class Exchanges:
+    """What copies have taken the place of in program arrays: put back if the block fails."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+        self._kept = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._undo.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let it stay."""
+        self._undo.pop_all()
+        self._kept.close()
+
+    def callback(self, undo: Callable[[], object]) -> None:
+        """Have something else undone, too."""
+        self._undo.callback(undo)
+
+    def add(self, array: int, slot: int, before: Program, copy: int) -> None:
+        """Take over the program that was in a slot, in which there is a copy now."""
+        self._kept.enter_context(before)
+        self._undo.callback(_put_back, array, slot, before, copy)
+
+
+def _put_back(number: int, slot: int, before: Program, copy: int) -> None:
+    with suppress(UsageError), Map.from_id(number) as array:
+        if array.get(slot) == copy:
+            array[slot] = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +270,10 @@ class Terms:
         queues: how many RX queues are told apart.
         held: for each program that serves packets, the maps that something has to hold for the
             sake of what it tail-calls.
-        alone: those of these programs that serve a single RX queue.
+        alone: those of these programs that serve a single RX queue, and the queue.
         coming: the program that is about to be attached; its record is not written here.
+        begins: whether nothing that counts is still attached: what was counted by an attachment
+            that has ended is not the next one's.
     """
 
     interface: Interface
@@ -203,8 +283,9 @@ class Terms:
     counting: Counting
     queues: int
     held: Mapping[int, AbstractSet[int]]
-    alone: frozenset[int] = frozenset()
+    alone: Mapping[int, int] = field(default_factory=dict)
     coming: Program | None = None
+    begins: bool = False
 
 
 class Copies:
@@ -213,15 +294,19 @@ class Copies:
     Attributes:
         notes: what could not be done, in sentences.
         put: the programs that were put into program arrays, by array and slot.
+        exchanges: what they took the place of.
     """
 
     def __init__(self, web: Web, wanted: Plan, terms: Terms) -> None:
         self.notes = dict.fromkeys(wanted.not_counted)
         self.put: dict[tuple[int, int], int] = {}
+        self.exchanges = Exchanges()
         self._web = web
         self._plan = wanted
         self._terms = terms
         self._made: dict[tuple[int, Counting], Program | None] = {}
+        # What each copy counts, by its id.
+        self._counting: dict[int, Counting] = {}
         # Those that main functions get, by the id of the array that each is made from.
         self._arrays: dict[int, Map] = {}
 
@@ -238,16 +323,20 @@ class Copies:
         self._made.clear()
         self._arrays.clear()
 
-    def take(self, number: int, counting: Counting) -> Program | None:
-        """Hand over the copy that takes the place of a program, if there is one."""
+    def take(self, number: int, counting: Counting) -> tuple[Program, Counting] | None:
+        """Hand over the copy that takes the place of a program, if there is one.
+
+        Returns it, and what it counts.
+        """
         copy = self.instead_of(number, counting)
         self._made[number, counting] = None
-        return copy
+        return None if copy is None else (copy, self._counting[copy.id])
 
     def instead_of(self, number: int, counting: Counting) -> Program | None:
         """Return the copy that is to take the place of a program.
 
-        None: it can stay, or no copy can be made, which is noted then.
+        None: it can stay, or no copy can be made, which is noted then. A program whose bytes cannot
+        be counted gets a copy that counts packets.
 
         Raises:
             MissingPrivilege: a capability is missing.
@@ -255,17 +344,36 @@ class Copies:
         """
         if (number, counting) not in self._made:
             program = self._web.programs[number]
-            copy = None
-            if not self._is_so(program, counting):
-                try:
-                    copy = self._copy(program, counting)
-                except (ObjectFormatError, RequirementUnmet) as error:
-                    self.notes[not_counted(program.name, number, error)] = None
-            self._made[number, counting] = copy
+            is_so = self._is_so(program, counting)
+            self._made[number, counting] = None if is_so else self._best_copy(program, counting)
         return self._made[number, counting]
+
+    def _best_copy(self, program: Reached, counting: Counting) -> Program | None:
+        name, number = program.name, program.id
+        try:
+            return self._copy(program, counting)
+        except (ObjectFormatError, RequirementUnmet) as error:
+            refused = error
+        if not counting:
+            if program.counting_for(self._terms.hooks):
+                self.notes[_counted_on(name, number, refused)] = None
+            return None
+        if counting.with_bytes:
+            sentence = bytes_not_counted(name, program.logical_id_for(self._terms.hooks), refused)
+            if self._is_so(program, Counting.PACKETS):
+                self.notes[sentence] = None
+                return None
+            with suppress(ObjectFormatError, RequirementUnmet):
+                copy = self._copy(program, Counting.PACKETS)
+                self.notes[sentence] = None
+                return copy
+        self.notes[not_counted(name, number, refused)] = None
+        return None
 
     def _is_so(self, program: Reached, counting: Counting) -> bool:
         if program.counting_for(self._terms.hooks) != counting:
+            return False
+        if counting and self._terms.begins:
             return False
         # An array of copies is made anew each time: what it was made from may have changed.
         return not counting or not self._needs_arrays(program.id)
@@ -273,7 +381,7 @@ class Copies:
     def _needs_arrays(self, number: int) -> bool:
         """Whether a program loads an array of copies, or is to hold one for what it reaches."""
         if number in self._terms.held:
-            return not self._web.reached_from(number).isdisjoint(self._plan.loads)
+            return bool(self._plan.arrays_for(self._web.reached_from(number)))
         return number in self._plan.loads
 
     def _copy(self, program: Reached, counting: Counting) -> Program:
@@ -284,13 +392,14 @@ class Copies:
         held = set(terms.held.get(program.id, ()))
         if counting:
             if program.id in terms.held:
-                held |= {self._array(number).id for number in self._plan.arrays_of_copies}
+                held |= {array.id for array in self._arrays_for(program.id)}
             loads = self._plan.loads.get(program.id, {})
             copy = counted_copy(
                 image,
                 counting=counting,
-                entries=1 if program.id in terms.alone else terms.queues,
+                entries=terms.queues,
                 interface=terms.interface,
+                queue=terms.alone.get(program.id),
                 counted=self._counted_by(program),
                 arrays={slot: self._array(each).id for slot, each in loads.items()},
                 held=held,
@@ -317,17 +426,27 @@ class Copies:
                     # Without it nobody would know what the copy is.
                     raise RequirementUnmet(f"copy {program.name}", cause=note)
             unless_recorded.pop_all()
+        self._counting[copy.id] = counting
         return copy
 
     def _counted_by(self, program: Reached) -> tuple[Counters, ...]:
-        """Return where a program has counted so far, in whichever copy."""
-        hooks = self._terms.hooks
-        logical = program.logical_id_for(hooks)
+        """Return where a program has counted so far on this hook.
+
+        One that serves packets has its own counters: it can be there several times, by one logical
+        id. Of one that is tail-called there is a copy in each array.
+        """
+        terms = self._terms
+        coming = terms.coming is not None and terms.coming.id == program.id
+        if coming or terms.begins:
+            return ()
+        if program.id in terms.held:
+            return program.counters_for(terms.hooks)
+        logical = program.logical_id_for(terms.hooks)
         found = {
             each
             for other in self._web.programs.values()
-            if other.logical_id_for(hooks) == logical
-            for each in other.counters
+            if other.id not in terms.held and other.logical_id_for(terms.hooks) == logical
+            for each in other.counters_for(terms.hooks)
         }
         return tuple(sorted(found, key=lambda each: each.id))
 
@@ -371,6 +490,10 @@ class Copies:
             )
         return self._arrays[number]
 
+    def _arrays_for(self, number: int) -> list[Map]:
+        """Return the arrays of copies that something has to hold for the sake of a program."""
+        return [self._array(each) for each in self._plan.arrays_for(self._web.reached_from(number))]
+
     def make_arrays(self) -> dict[int, list[Map]]:
         """Make and fill the arrays of copies; return which a program is to hold, by program.
 
@@ -391,7 +514,7 @@ class Copies:
         for number in self._plan.arrays_of_copies:
             self._fill(self._array(number), self._web.arrays[number])
             self.notes[later_changes(number, self._web)] = None
-        return {number: list(self._arrays.values()) for number in holders}
+        return {number: self._arrays_for(number) for number in holders}
 
     def put_leaves(self) -> None:
         """Put into the program arrays what is to be there. The arrays of copies are held by now.
@@ -401,7 +524,7 @@ class Copies:
             KernelRefused: the kernel refused.
         """
         for number, contents in self._web.arrays.items():
-            if self._web.names[number] == LEAVES_MAP:
+            if self._web.is_of_copies(number):
                 continue
             for slot, member in contents.items():
                 is_counted = number in self._plan.in_place and member in self._plan.counted
@@ -418,10 +541,15 @@ class Copies:
 
     def _put(self, number: int, slot: int, member: int, copy: Program) -> None:
         """Exchange a member of a program array, if it is still there."""
-        with Map.from_id(number) as array:
-            if array.get(slot) == member:
+        with Map.from_id(number) as array, ExitStack() as unless_put:
+            before = None
+            with suppress(UsageError):
+                before = unless_put.enter_context(Program.from_id(member))
+            if before is not None and array.get(slot) == member:
                 array[slot] = copy
                 self.put[number, slot] = copy.id
+                unless_put.pop_all()
+                self.exchanges.add(number, slot, before, copy.id)
 
     def _fill(self, array: Map, contents: Mapping[int, int]) -> None:
         """Fill an array of copies; a member that cannot be counted is there as it is."""

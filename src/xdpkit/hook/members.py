@@ -10,12 +10,12 @@ code, which takes fewer actions than a driver does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer, Device, Finding
-from xdpkit.errors import UsageError
+from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
 from xdpkit.hook.mode import Mode
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import bpf
@@ -47,7 +47,7 @@ def maps_that_need_a_holder(program: Program) -> list[Map]:
     spec = program.spec
     return [
         found
-        for found in program.maps.values()
+        for found in (*program.maps.values(), *program.held)
         if found.type == MapType.PROG_ARRAY
         or (_names_timers(spec.object.btf) if spec is not None else _may_have_timers(found))
     ]
@@ -145,6 +145,18 @@ def _hold(
         return
     if not result.is_allowed:
         raise refusal(result, f"put {program.name} into {where}")
+    if target.type == MapType.PROG_ARRAY:
+        _keep_image(program)
+
+
+def _keep_image(program: Program) -> None:
+    """Keep with a program what it takes to make a copy of it that counts, where that is known."""
+    from xdpkit.hook import records
+
+    if program.was_loaded_here:
+        # Without it the program is not counted, which is said where it matters.
+        with suppress(UsageError, MissingPrivilege, KernelRefused):
+            records.keep_image(program)
 
 
 def _kernel_code(map_type: MapType) -> Device:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet
 from xdpkit.hook import records
-from xdpkit.hook.copies import Counters, counters_of
+from xdpkit.hook.copies import LEAVES_MAP, Counters, counters_of
 from xdpkit.hook.roots import QUEUES_MAP
 from xdpkit.hook.settings import Counting
 from xdpkit.kernel.maps import Map
@@ -37,7 +37,7 @@ class Reached:
             it. problem: why it cannot be had, where it was kept.
         image_maps: where that is kept; copies have it in common.
         records: what xdpkit wrote down with it, for each hook.
-        counters: where it, and those that it is a copy of, have counted.
+        counters: where it, and those that it is a copy of, have counted, for whichever hook.
         arrays: the program arrays that it uses.
     """
 
@@ -53,6 +53,10 @@ class Reached:
     def record_for(self, hooks: Collection[Hook]) -> StoredRecord | None:
         """Return what was written down with it for a hook, by whichever of its names."""
         return next((each for each in self.records if each.record.hook in hooks), None)
+
+    def counters_for(self, hooks: Collection[Hook]) -> tuple[Counters, ...]:
+        """Return where it, and those that it is a copy of, have counted for a hook."""
+        return tuple(each for each in self.counters if each.hook in hooks)
 
     def counting_for(self, hooks: Collection[Hook]) -> Counting:
         """Return what it counts, as a copy that was made for a hook."""
@@ -74,20 +78,27 @@ class Web:
         arrays: the program in each slot, by the array's id. But those by which a root runs the
             programs of the RX queues: what is in them is on the hook.
         names: of the arrays, as the kernel has them. sizes: how many slots they have.
+        authored: those that programs were loaded with, and so are none that xdpkit made.
     """
 
     programs: dict[int, Reached] = field(default_factory=dict)
     arrays: dict[int, dict[int, int]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
+    authored: set[int] = field(default_factory=set)
 
-    def reached_from(self, first: int) -> set[int]:
-        """Return the programs that one can reach, with itself."""
+    def is_of_copies(self, array: int) -> bool:
+        """Whether xdpkit made an array, for copies that count."""
+        return self.names.get(array) == LEAVES_MAP and array not in self.authored
+
+    def reached_from(self, first: int, without: Collection[int] = ()) -> set[int]:
+        """Return the programs that one can reach, with itself; by other arrays than these."""
         found = {first}
         waiting = [first]
         while waiting:
             program = self.programs.get(waiting.pop())
-            for array in program.arrays if program is not None else ():
+            arrays = program.arrays.difference(without) if program is not None else ()
+            for array in arrays:
                 new = set(self.arrays[array].values()) - found
                 found |= new
                 waiting += new
@@ -148,15 +159,18 @@ def _see(number: int, known: Mapping[int, Image], web: Web) -> Reached | None:
         image_maps=records.image_maps(map_ids),
         records=found,
         counters=counters,
-        arrays=frozenset(_read_arrays(map_ids, web)),
+        arrays=frozenset(_read_arrays(map_ids, image, web)),
     )
 
 
-def _read_arrays(map_ids: Collection[int], web: Web) -> Iterator[int]:
+def _read_arrays(map_ids: Collection[int], image: Image | None, web: Web) -> Iterator[int]:
     """Yield which of the maps are program arrays; add those that are new."""
+    authored = {each.id for each in image.maps} if image is not None else set()
+    web.authored |= authored
     yield from web.arrays.keys() & set(map_ids)
     for map_id, fd, info in records.opened([each for each in map_ids if each not in web.arrays]):
-        if info.type != MapType.PROG_ARRAY or info.name == QUEUES_MAP.encode():
+        is_of_a_root = info.name == QUEUES_MAP.encode() and map_id not in authored
+        if info.type != MapType.PROG_ARRAY or is_of_a_root:
             continue
         with Map(Fd.duplicate(fd)) as array:
             web.arrays[map_id] = dict(array.items())
@@ -165,8 +179,21 @@ def _read_arrays(map_ids: Collection[int], web: Web) -> Iterator[int]:
         yield map_id
 
 
-def used_by_others(web: Web, hooks: Collection[Hook]) -> dict[int, str]:
-    """Return the arrays that programs use, or reach, that are not the hook's alone; with a reason.
+@dataclass(frozen=True, slots=True)
+class OtherUse:
+    """That programs use an array, or reach it, that are not the hook's alone.
+
+    Attributes:
+        reason: who does, as the rest of a sentence.
+        is_attached: whether xdpkit attached one of them elsewhere, so that it gets packets.
+    """
+
+    reason: str
+    is_attached: bool
+
+
+def used_by_others(web: Web, hooks: Collection[Hook]) -> dict[int, OtherUse]:
+    """Return the arrays that programs use, or reach, that are not the hook's alone.
 
     A process may still hold a program of which the hook's is a copy, or another copy of it.
 
@@ -180,23 +207,27 @@ def used_by_others(web: Web, hooks: Collection[Hook]) -> dict[int, str]:
     if not web.arrays:
         return {}
     images = {each for program in web.programs.values() for each in program.image_maps}
-    others: dict[int, str] = {}
+    others: dict[int, OtherUse] = {}
     for program in web.programs.values():
         if not _is_ours(program.records, hooks):
-            others[program.id] = f"{program.name} (id {program.id}) is on another interface, too"
+            reason = f"{program.name} (id {program.id}) is on another interface, too"
+            others[program.id] = OtherUse(reason, is_attached=True)
     for number in bpf.ids(ObjectKind.PROGRAM):
-        name = None if number in web.programs else _user(number, web, hooks, images)
-        if name is not None:
-            others[number] = f"{name} (id {number}), which is not on this interface, uses it, too"
-    found: dict[int, str] = {}
-    for number, reason in others.items():
+        use = None if number in web.programs else _use(number, web, hooks, images)
+        if use is not None:
+            others[number] = use
+    found: dict[int, OtherUse] = {}
+    # Those that are attached come first.
+    for number, use in sorted(others.items(), key=lambda item: (not item[1].is_attached, item[0])):
         for array in look([number]).arrays.keys() & web.arrays.keys():
-            found.setdefault(array, reason)
+            found.setdefault(array, use)
     return found
 
 
-def _user(number: int, web: Web, hooks: Collection[Hook], images: AbstractSet[int]) -> str | None:
-    """Return the name of a program that uses one of the arrays, and is not the hook's."""
+def _use(
+    number: int, web: Web, hooks: Collection[Hook], images: AbstractSet[int]
+) -> OtherUse | None:
+    """Return how a program uses one of the arrays; None: it does not, or is the hook's."""
     descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, number)
     if descriptor is None:
         return None
@@ -204,10 +235,15 @@ def _user(number: int, web: Web, hooks: Collection[Hook], images: AbstractSet[in
         info, map_ids = bpf.prog_info(descriptor.fileno())
         if web.arrays.keys().isdisjoint(map_ids):
             return None
+        found = records.find_in(map_ids)
         is_the_same = not images.isdisjoint(map_ids)
-        if is_the_same and _is_ours(records.find_all(descriptor.fileno()), hooks):
+        if is_the_same and _is_ours(found, hooks):
             return None
-    return str(info.name.decode("ascii", "backslashreplace"))
+    name = info.name.decode("ascii", "backslashreplace")
+    return OtherUse(
+        f"{name} (id {number}), which is not on this interface, uses it, too",
+        is_attached=not _is_ours(found, hooks),
+    )
 
 
 def _is_ours(found: Iterable[StoredRecord], hooks: Collection[Hook]) -> bool:

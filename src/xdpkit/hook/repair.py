@@ -20,7 +20,7 @@ from xdpkit.errors import (
     UsageError,
 )
 from xdpkit.hook import pins as pinned
-from xdpkit.hook import roots
+from xdpkit.hook import roots, settings
 from xdpkit.hook.holding import holding_of, open_program
 from xdpkit.hook.homes import ids_at, ids_on
 from xdpkit.hook.looking import examine, root_of
@@ -40,6 +40,7 @@ def repair(interface: Interface, pins: Pins, what: str) -> HookStatus:
     (without CAP_SYS_ADMIN), what only they can tell is left for somebody who may.
     """
     found = finish_leaving(interface, pins, what)
+    settings.follow(pins, found.interface, what)
     sweep(found.interface, pins)
     return found
 

@@ -2,7 +2,8 @@
 """What is set for an interface, whatever is on its hook: whether its programs are counted.
 
 It is kept in an array of one entry, pinned beside the link (docs/records.md), and stays there until
-it is removed or the interface has gone.
+it is removed or the interface has gone. It follows an interface that moves, as long as something
+on the hook tells where that is now; see :func:`follow`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ctypes import Structure, c_uint32
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,14 +27,16 @@ from xdpkit.errors import (
     RequirementUnmet,
     XdpkitError,
 )
-from xdpkit.hook.pins import SETTINGS
-from xdpkit.syscalls import bpf
+from xdpkit.hook.pins import DEFAULT_ROOT, SETTINGS
+from xdpkit.syscalls import bpf, mounts
 from xdpkit.syscalls.bpf import NewMap, ObjectKind
 from xdpkit.uapi import sized
 from xdpkit.uapi.bpf import MapType
 from xdpkit.uapi.sized import HEAD, Part
 
 if TYPE_CHECKING:
+    from xdpkit.hook.pins import Pins
+    from xdpkit.interfaces import Interface
     from xdpkit.syscalls.fd import Fd
 
 SETTINGS_MAP = "xdpkit_settings"
@@ -110,6 +113,58 @@ def read(folder: str) -> Settings | None:
     """
     with _opened(folder) as found:
         return None if found is None else _read(found, folder)
+
+
+def places(pins: Pins, interface: Interface, pinned: str | None = None) -> tuple[str, ...]:
+    """Return the folders in which an interface's settings can be, the one that counts first.
+
+    An interface that has moved leaves them where its program is pinned.
+
+    Args:
+        pins: all pins. interface: the interface.
+        pinned: where the link of the program on its hook is pinned, if that is known.
+
+    Raises:
+        KernelRefused: the kernel refused.
+    """
+    home = pins.home_of(interface)
+    if pinned is not None:
+        return tuple(dict.fromkeys((os.path.dirname(pinned), home)))
+    folder = pins.folder_of(interface)
+    return tuple(dict.fromkeys((folder.path, home))) if folder is not None else (home,)
+
+
+def first(folders: Iterable[str]) -> Settings | None:
+    """Return what is set in the first of these folders in which something is.
+
+    Raises:
+        ObjectFormatError, MissingPrivilege, KernelRefused: as :func:`read`.
+    """
+    return next((found for each in folders if (found := read(each)) is not None), None)
+
+
+def are_hidden(pins: Pins) -> bool:
+    """Whether settings cannot be seen from here, as in ``ip netns exec``, but may be there."""
+    return pins.root == DEFAULT_ROOT and mounts.hidden_bpffs()
+
+
+def follow(pins: Pins, interface: Interface, what: str) -> None:
+    """Move the settings of an interface that has moved to where it is now. Under the lock.
+
+    Its pins stay where they are as long as they hold its program, but no longer.
+
+    Raises:
+        RequirementUnmet, MissingPrivilege, KernelRefused: it is impossible.
+    """
+    folder, home = pins.folder_of(interface), pins.home_of(interface)
+    if folder is None or folder.path == home or folder.settings is None:
+        return
+    pins.vacate(interface, what)
+    _make_folder(home)
+    try:
+        os.rename(folder.settings, f"{home}/{SETTINGS}")
+    except OSError as error:
+        raise _explained(error, f"move {folder.settings} to {home}", home) from error
 
 
 def write(folder: str, settings: Settings) -> None:

@@ -90,6 +90,7 @@ class Program(Handle):
         leaves: the programs that were loaded with it for program arrays that it reaches.
         counters: the map in which it counts what it returns, if it is a copy that does so without
             its author's doing; else None.
+        held: maps beside its author's that it was loaded with: those of a copy that counts.
         pins_made: where maps were pinned for it that were not pinned before.
         bound_to: the device that it was loaded for, as its namespace's cookie and its index; None:
             for none, or that is not known.
@@ -111,6 +112,7 @@ class Program(Handle):
         made: Mapping[str, Mapping[int, int]] = MappingProxyType({}),
         leaves: tuple[Program, ...] = (),
         counters: Map | None = None,
+        held: tuple[Map, ...] = (),
         image: Callable[[ProgramInfo], Image] | None = None,
         pins_made: tuple[str, ...] = (),
         bound_to: tuple[int, int] | None = None,
@@ -129,6 +131,7 @@ class Program(Handle):
             made: the maps made with it, and what was put into program arrays.
             leaves: the programs that were put there.
             counters: the map in which it counts what it returns.
+            held: maps that are not its author's.
             image: makes its image, from what the kernel says about it.
             pins_made: where maps were pinned for it.
             bound_to: the device that it was loaded for.
@@ -149,6 +152,7 @@ class Program(Handle):
         self.made = made
         self.leaves = leaves
         self.counters = counters
+        self.held = held
         self._make_image = image
         self.pins_made = pins_made
         self.bound_to = bound_to

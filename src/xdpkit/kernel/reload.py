@@ -35,8 +35,8 @@ def load_image(
             image.
         like: the program that it is a copy of, if this process knows it: the copy has its spec, and
             the very same objects for maps, which stay the other one's to close.
-        held: maps that it does not use itself, to be among the Program's all the same: something
-            has to hold them for the sake of what it tail-calls.
+        held: maps that it does not use itself, to be among those that the Program holds beside its
+            author's: something has to, for the sake of what it tail-calls.
         counters: id of the map, of those of the image, that becomes the Program's counters and is
             not among its maps; 0: it has none.
         log_level: for :attr:`Program.log`, as :func:`~xdpkit.kernel.load` has it.
@@ -91,6 +91,7 @@ def load_image(
         for each in held:
             fd = _open(ObjectKind.MAP, each.id, f"map {each.name} (id {each.id})", what)
             maps[each.name] = owned.enter_context(Map(fd, name=each.name))
+        its_own = {each.name for each in (original or image).maps}
         with ExitStack() as unless_bound:
             unless_bound.enter_context(loaded)
             for each in image.maps:
@@ -101,7 +102,7 @@ def load_image(
             loaded,
             name=image.name,
             maps={
-                **{name: found for name, found in maps.items() if found is not counts},
+                **{name: found for name, found in maps.items() if name in its_own},
                 **(like.maps if like is not None else {}),
             },
             owned=owned.pop_all(),
@@ -110,6 +111,9 @@ def load_image(
             leaves=like.leaves if like is not None else (),
             image=lambda info: original or image,
             counters=counts,
+            held=tuple(
+                found for name, found in maps.items() if name not in its_own and found is not counts
+            ),
             bound_to=(netns.cookie(), image.ifindex) if image.ifindex else None,
             notes=tuple(notes),
             log=log,

@@ -11,6 +11,7 @@ Pure: programs in, programs out. Maps are put in afterwards, at the places that 
 ``count``       counting what a program returns
 ``tailcalls``   which programs count, where programs tail-call one another
 ``dispatch``    the program that runs another one for each RX queue
+``watch``       counting what a program returns from outside
 ==============  ====================================================================
 """
 
@@ -22,18 +23,22 @@ from xdpkit.rewrite.dispatch import MAX_CALLS, NO_PROGRAM_SIZE, NoProgram, Root,
 from xdpkit.rewrite.exceptions import exception_callback
 from xdpkit.rewrite.stack import stack_in_log
 from xdpkit.rewrite.tailcalls import CountingPlan, Member, plan_counting
+from xdpkit.rewrite.watch import WATCH_LICENSE, Layout, Watching, watching
 
 __all__ = [
     "COUNTED",
     "MAX_CALLS",
     "NO_PROGRAM_SIZE",
+    "WATCH_LICENSE",
     "Body",
     "Counting",
     "CountingPlan",
     "Counts",
+    "Layout",
     "Member",
     "NoProgram",
     "Root",
+    "Watching",
     "counting",
     "exception_callback",
     "maps_of",
@@ -41,4 +46,5 @@ __all__ = [
     "root",
     "stack_in_log",
     "value_size",
+    "watching",
 ]

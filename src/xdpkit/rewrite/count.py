@@ -146,6 +146,7 @@ def counting(
             what,
             cause="it throws (bpf_throw), and its exception callback can learn neither the RX queue"
             " nor the length of the packet",
+            remedy="attach it for a single RX queue, and count no bytes",
         )
     base = -CELL
     if kept:
@@ -183,7 +184,8 @@ def _end_throws(
         raise RequirementUnmet(
             what,
             cause="a subprogram throws (bpf_throw), which ends the program without a return",
-            remedy="give the program an exception callback (__exception_cb)",
+            remedy="throw in the main function only; or give the program an exception callback"
+            " (__exception_cb), attach it for a single RX queue, and count no bytes",
         )
     steps = code.main.steps
     code.main.steps = []

@@ -125,8 +125,7 @@ class _Planner:
                     continue
                 name = f"program {number}" if member is None else f"{member.name} (id {number})"
                 self._note(
-                    f"What {name} returns is not counted: xdpkit did not load it, and has not its"
-                    " instructions."
+                    f"What {name} returns is not counted: its instructions were not kept with it."
                 )
                 continue
             self._programs.add((number, ends))

@@ -411,6 +411,7 @@ class NewProgram:
     line_info: bytes = b""
     attach_btf_id: int = 0
     attach_btf_fd: int = 0
+    attach_prog_fd: int = 0
     fd_array: bytes = b""
 
 
@@ -434,7 +435,8 @@ def prog_load(
         prog_ifindex=new.ifindex,
         expected_attach_type=new.attach_type,
         attach_btf_id=new.attach_btf_id,
-        attach_btf_obj_fd=new.attach_btf_fd,
+        # A union: in which BTF the id counts, or in which program's.
+        attach_btf_obj_fd=new.attach_btf_fd or new.attach_prog_fd,
     )
     if new.btf_fd:
         argument.prog_btf_fd = new.btf_fd
@@ -714,6 +716,21 @@ def prog_xlated(fd: int) -> bytes:
     info = attr.ProgInfo(xlated_prog_len=len(code), xlated_prog_insns=ctypes.addressof(code))
     get_info(fd, info)
     return code.raw if info.xlated_prog_insns else b""
+
+
+def prog_func_info(fd: int) -> bytes:
+    """Return the function records of a program, main's first; empty without type information."""
+    info = attr.ProgInfo()
+    get_info(fd, info)
+    records = ctypes.create_string_buffer(info.nr_func_info * FUNC_INFO_SIZE)
+    if records:
+        info = attr.ProgInfo(
+            nr_func_info=info.nr_func_info,
+            func_info_rec_size=FUNC_INFO_SIZE,
+            func_info=ctypes.addressof(records),
+        )
+        get_info(fd, info)
+    return records.raw
 
 
 def map_info(fd: int) -> attr.MapInfo:

@@ -165,7 +165,8 @@ def test_what_a_subprogram_throws_is_refused_without_a_callback() -> None:
         counting(throwing(in_subprogram=True), entries=1, throw=THROW, name="fw")
     assert str(refused.value) == (
         "count what fw returns: a subprogram throws (bpf_throw), which ends the program without a"
-        " return\nRemedy: give the program an exception callback (__exception_cb)"
+        " return\nRemedy: throw in the main function only; or give the program an exception"
+        " callback (__exception_cb), attach it for a single RX queue, and count no bytes"
     )
 
 

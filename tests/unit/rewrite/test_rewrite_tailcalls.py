@@ -142,8 +142,6 @@ def test_what_cannot_be_counted_is_said() -> None:
     assert plan.arrays == {A, B}
     assert sorted(plan.not_counted) == [
         "What first reaches through program array 72 is not counted: what is in it is not known.",
-        "What foreign (id 2) returns is not counted: xdpkit did not load it, and has not its"
-        " instructions.",
-        "What program 3 returns is not counted: xdpkit did not load it, and has not its"
-        " instructions.",
+        "What foreign (id 2) returns is not counted: its instructions were not kept with it.",
+        "What program 3 returns is not counted: its instructions were not kept with it.",
     ]
