@@ -14,6 +14,7 @@ the array by its pin.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -241,7 +242,7 @@ class _Rearrangement:
             forget_member(number, self.interface)
 
 
-class _Arrival(_Rearrangement):
+class _Arrival(_Rearrangement, abc.ABC):
     """A program that comes.
 
     Attributes:
@@ -273,9 +274,9 @@ class _Arrival(_Rearrangement):
         self._note(self._place.pins.require_lasting(self.what, alternative=False))
         self._note(note_on_idle_queues(self.queues, self.interface))
 
+    @abc.abstractmethod
     def describe(self) -> str:
         """Return what would change, as a sentence."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, object]:
         """Return what would change as plain data, for JSON."""
