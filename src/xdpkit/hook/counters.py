@@ -31,7 +31,7 @@ from xdpkit.hook.members import maps_that_need_a_holder
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import opened
-from xdpkit.hook.repair import repair
+from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.settings import Counting, Settings
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary, command_for
 from xdpkit.hook.writing import forget
@@ -251,7 +251,7 @@ class Counters:
             refused = self._watch(view) if counting else {}
             if has_pins:
                 # The pins of the copies that have gone.
-                repair(place.resolve_again(interface), pins, what)
+                sweep(place.resolve_again(interface), pins)
             found = self._look(place.resolve_again(interface))
             settings = self._settings(found.interface, what)
             view = _View(
@@ -277,7 +277,6 @@ class Counters:
     def _set(self, interface: Interface, counting: Counting, what: str) -> None:
         """Write down what is wanted; programs that are attached from now on are so."""
         pins = self._place.pins
-        kept.follow(pins, interface, what)
         home = pins.home_of(interface)
         if counting:
             pins.vacate(interface, what)

@@ -63,6 +63,7 @@ class _Rearrangement:
     """
 
     _OTHERWISE = "name the queues: --queue, hook.queues"
+    _program: ProgramSpec | Program | None = None
 
     def __init__(self, place: Place, now: Seats, queues: Scope, what: str) -> None:
         self.what = what
@@ -89,6 +90,17 @@ class _Rearrangement:
     @property
     def via(self) -> Via:
         return self._now.hook.via or Via.LINK
+
+    def check_revert(self, revert_after: float | None) -> None:
+        """Refuse a time after which it could not be undone.
+
+        Raises:
+            UsageError: it makes no sense, or another change waits.
+            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
+        """
+        revert.check(
+            revert_after, self.what, stays=True, present=self._now.hook, program=self._program
+        )
 
     def _note(self, text: str | None) -> None:
         if text is not None and text not in self.notes:
@@ -261,6 +273,7 @@ class _Arrival(_Rearrangement, abc.ABC):
         terms: Terms,
     ) -> None:
         super().__init__(place, now, queues, what)
+        self._program = program
         self._request = Request(program, self.interface, what, pin_root=place.pin_root, **terms)
 
     def _negotiate(self) -> None:
@@ -293,21 +306,6 @@ class _Arrival(_Rearrangement, abc.ABC):
             "negotiation": self.negotiation.to_dict(),
             "notes": self.notes,
         }
-
-    def check_revert(self, revert_after: float | None) -> None:
-        """Refuse a time after which it could not be undone.
-
-        Raises:
-            UsageError: it makes no sense, or another change waits.
-            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
-        """
-        revert.check(
-            revert_after,
-            self.what,
-            stays=True,
-            present=self._now.hook,
-            program=self._request.program,
-        )
 
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
@@ -536,15 +534,6 @@ class DeleteFrom(_Rearrangement):
             "before": [{**program.to_dict(), "qid": seat} for seat, program in self.before.items()],
             "notes": self.notes,
         }
-
-    def check_revert(self, revert_after: float | None) -> None:
-        """Refuse a time after which it could not be undone.
-
-        Raises:
-            UsageError: it makes no sense, or another change waits.
-            MissingPrivilege: undoing takes CAP_SYS_ADMIN.
-        """
-        revert.check(revert_after, self.what, stays=True, present=self._now.hook)
 
     def apply(self, *, revert_after: float | None = None) -> Detached:
         """Do it.

@@ -161,7 +161,7 @@ def require_unbound(program: Program, what: str) -> None:
 
 def note_on_idle_queues(queues: Scope, interface: Interface) -> str | None:
     """Return what there is to know about RX queues that an interface has, and does not use now."""
-    in_use = rx_queues_in_use(interface)
+    in_use = rx_queues_in_use(interface) if queues is not None else None
     if queues is None or in_use is None or max(queues) < in_use:
         return None
     idle = idle_note((queue for queue in queues if queue >= in_use), interface)

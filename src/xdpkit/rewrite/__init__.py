@@ -23,7 +23,7 @@ from xdpkit.rewrite.dispatch import MAX_CALLS, NO_PROGRAM_SIZE, NoProgram, Root,
 from xdpkit.rewrite.exceptions import exception_callback
 from xdpkit.rewrite.stack import stack_in_log
 from xdpkit.rewrite.tailcalls import CountingPlan, Member, plan_counting
-from xdpkit.rewrite.watch import WATCH_LICENSE, Layout, Watching, watching
+from xdpkit.rewrite.watch import WATCH_LICENSE, Layout, watching
 
 __all__ = [
     "COUNTED",
@@ -38,7 +38,6 @@ __all__ = [
     "Member",
     "NoProgram",
     "Root",
-    "Watching",
     "counting",
     "exception_callback",
     "maps_of",

@@ -24,8 +24,8 @@ from xdpkit.btf.types import Struct, Union
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.isa import Instruction, asm
 from xdpkit.isa.opcodes import AluOp, JmpOp, Register
-from xdpkit.rewrite.body import Body, Code, Function, Step
-from xdpkit.rewrite.count import value_size
+from xdpkit.rewrite.body import Code, Function, Step
+from xdpkit.rewrite.count import Counting, value_size
 from xdpkit.uapi.bpf import XdpAction
 
 R0, R1, R2, R3, R6, R7, R8, R10 = (
@@ -104,22 +104,9 @@ class Layout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """A program that counts what another one returns; it has no type information.
-
-    Attributes:
-        body: the program.
-        map_slots: 64-bit loads that are to load the map of the counters.
-    """
-
-    body: Body
-    map_slots: tuple[int, ...]
-
-
 def watching(
     layout: Layout, *, entries: int, ifindex: int, netns_inode: int, count_bytes: bool = False
-) -> Watching:
+) -> Counting:
     """Return a program that counts what another one returns for an interface's packets.
 
     Args:
@@ -183,7 +170,7 @@ def watching(
             asm.store(R0, _BYTES, R2),
         )
     code = Code([Function(0, [*steps, leave, Step(asm.exit())])])
-    return Watching(code.body(what=_WHAT), code.slots_of([counters]))
+    return Counting(code.body(what=_WHAT), code.slots_of([counters]))
 
 
 def _plain(*instructions: Instruction) -> list[Step]:

@@ -16,7 +16,7 @@ from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.isa import Instruction, decode, iter_slots
 from xdpkit.isa.opcodes import LD_IMM64, AluOp, Class, JmpOp, Register, Source
 from xdpkit.probes.ask import BYTEORDER
-from xdpkit.rewrite import Counts, Layout, Watching, value_size, watching
+from xdpkit.rewrite import Counting, Counts, Layout, value_size, watching
 from xdpkit.uapi.helpers import HELPERS
 
 INDEX, INODE = 7, 0xF0000123
@@ -33,7 +33,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     return Layout(*draw(st.lists(offsets, min_size=8, max_size=8, unique=True)))
 
 
-def placed(made: Watching) -> dict[int, Instruction]:
+def placed(made: Counting) -> dict[int, Instruction]:
     return dict(iter_slots(decode(made.body.code, byteorder=BYTEORDER)))
 
 
@@ -66,7 +66,7 @@ class Machine:
             self.NET + layout.inum: inode,
         }
 
-    def run(self, made: Watching, *, entries: int) -> tuple[int | None, Counts]:
+    def run(self, made: Counting, *, entries: int) -> tuple[int | None, Counts]:
         """Return which entry was counted in, and what is there then."""
         code = placed(made)
         registers = {Register.R1: self.CONTEXT, Register.R10: STACK}
