@@ -72,9 +72,9 @@ def with_another_field(source: str) -> str:
     return changed(
         source,
         (
-            """        ("counting", c_uint32),
+            """        ("unused", c_uint32),
     ]""",
-            """        ("counting", c_uint32),
+            """        ("unused", c_uint32),
         ("priority", c_uint64),
     ]""",
         ),
@@ -96,24 +96,30 @@ def without_counters(source: str) -> str:
         (
             """        ("logical_id", c_uint32),
         ("counting", c_uint32),
+        ("tap", c_uint32),
+        ("unused", c_uint32),
 """,
             "",
         ),
         (
             """            "logical_id": record.logical_id,
             "counting": record.counting,
+            "tap": record.tap,
+            "unused": 0,
 """,
             "",
         ),
         (
             """
         or bool(fields.counting & ~KNOWN_COUNTING)
+        or bool(fields.unused)
 """,
             "",
         ),
         (
             """            logical_id=fields.logical_id,
             counting=Counting(fields.counting & KNOWN_COUNTING),
+            tap=fields.tap,
 """,
             "",
         ),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Owner,
         ProgramSummary,
     )
+    from xdpkit.hook.taps import Tap, Tapped
     from xdpkit.hook.xdpprog import XdpProg
 
 __all__ = [
@@ -53,6 +54,8 @@ __all__ = [
     "Replace",
     "ReplaceWithin",
     "StoredRecord",
+    "Tap",
+    "Tapped",
     "Terms",
     "Via",
     "XdpProg",
@@ -80,6 +83,7 @@ _HOMES = {
     "replace": ("Replace",),
     "request": ("Terms",),
     "state": ("AttachedProgram", "HookStatus", "MapSummary", "Owner", "ProgramSummary"),
+    "taps": ("Tap", "Tapped"),
     "xdpprog": ("XdpProg",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

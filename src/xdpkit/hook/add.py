@@ -32,6 +32,7 @@ from xdpkit.hook.rooting import (
 )
 from xdpkit.hook.scope import Scope
 from xdpkit.hook.state import HookStatus, removal
+from xdpkit.hook.unread import ends_unread
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.syscalls import bpf, netns, privilege
 from xdpkit.syscalls.fd import Fd
@@ -227,6 +228,7 @@ class Add:
         """
         revert.check(revert_after, self.what, stays=self._pin)
 
+    @ends_unread
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.hook import pins as pinned
+from xdpkit.hook import readers, unread
 from xdpkit.hook.delete import Delete
 from xdpkit.hook.homes import is_gone
 from xdpkit.hook.looking import examine
@@ -85,6 +86,7 @@ def clean(
         results += _finish_leaving(namespaces, pins, dry_run)
         # Without the lock, pins that somebody is just making would look like a dead command's.
         if has_pins:
+            results += _put_back_unread(namespaces, pins, dry_run)
             results += _sweep(_untold(pins, results), namespaces, everything, dry_run)
         results += [
             Cleaned("what is not of xdpkit's making", path, error=wrong)
@@ -190,6 +192,36 @@ def _finish_leaving(namespaces: Reachable, pins: Pins, dry_run: bool) -> Iterato
                     finish_leaving(hook.interface, pins, "clean up")
                     if attached.pinned is not None:
                         pinned.remove(os.path.dirname(attached.pinned))
+
+
+def _put_back_unread(namespaces: Reachable, pins: Pins, dry_run: bool) -> Iterator[Cleaned]:
+    """Put plain copies back where a reader of frames was killed. Under the lock."""
+    left = readers.left(pins)
+    if not left:
+        return
+    is_done = True
+    for hook in _hooks(namespaces, pins):
+        interface = hook.interface
+        place = Place(interface.index, interface.netns, pins.root)
+        found = Cleaned("copies that report frames to nobody", None, interface.name)
+        try:
+            if not unread.is_on(place, interface):
+                continue
+            if not dry_run:
+                unread.put_plain(place, interface, "clean up")
+                if unread.is_on(place, interface):
+                    is_done = False
+                    continue
+        except XdpkitError as error:
+            is_done = False
+            found = replace(found, error=error.cause)
+        yield found
+    for hook_id, path in left.items() if is_done else ():
+        # By its folder it is noticed where it could not be looked at.
+        if hook_id[0] in namespaces or not namespaces.unseen:
+            yield Cleaned("what a reader of frames left that is gone", path)
+            if not dry_run:
+                readers.give_up(pins, hook_id)
 
 
 def _hooks(namespaces: Reachable, pins: Pins) -> Iterator[HookStatus]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of programs that count what they return, and copies that do so no longer.
+"""Copies of programs that count what they return, or report it, and copies that do so no longer.
 
 A copy is loaded from what the original was loaded from, its image, and carries that image, so that
 the next copy can be made of it. It counts in a map of its own, ``xdpkit_counts``: an entry for each
@@ -28,7 +28,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError, VerifierError
-from xdpkit.hook.settings import Counting
 from xdpkit.kernel.maps import Map
 from xdpkit.syscalls import netns
 from xdpkit.syscalls.fd import Fd
@@ -36,13 +35,14 @@ from xdpkit.uapi.bpf import MapType, ProgFlags, PseudoCall
 
 if TYPE_CHECKING:
     from xdpkit import rewrite
+    from xdpkit.hook.work import Reader, Work
     from xdpkit.interfaces import Interface
     from xdpkit.kernel import Program
     from xdpkit.kernel.image import Image, MapReference
 
 COUNTS_MAP = "xdpkit_counts"
 LEAVES_MAP = "xdpkit_leaves"
-"""Program arrays that xdpkit made, for copies that count."""
+"""Program arrays that xdpkit made, for copies that count or report."""
 
 NO_ARRAYS: Mapping[int, int] = MappingProxyType({})
 
@@ -50,6 +50,7 @@ _OWNER = struct.Struct("=4sIQI")
 _MAGIC = b"xdpC"
 _ALL_QUEUES = 0xFFFFFFFF
 _MAX_MAPS = 64  # MAX_USED_MAPS in include/linux/bpf.h
+_READERS_MAPS = 3
 _SLOT = 8
 _CALL = 0x85  # BPF_JMP | BPF_CALL
 _SHIFT = 4 if sys.byteorder == "little" else 0
@@ -116,22 +117,24 @@ def _write_owner(counters: Map, hook: tuple[int, int], queue: int | None) -> Non
 def counted_copy(
     original: Image,
     *,
-    counting: Counting,
+    work: Work,
     entries: int,
     interface: Interface,
+    logical_id: int = 0,
     queue: int | None = None,
     counted: Sequence[Counters] = (),
     arrays: Mapping[int, int] = NO_ARRAYS,
     held: Iterable[int] = (),
     like: Program | None = None,
 ) -> Program:
-    """Load a copy of a program that does the same, and counts what it returns.
+    """Load a copy of a program that does the same, and counts what it returns, or reports it.
 
     Args:
         original: the program.
-        counting: whether to count bytes, too.
+        work: what it is to do.
         entries: how many RX queues are to be told apart.
         interface: whose hook it is for.
+        logical_id: what it says in a report that it is.
         queue: the one RX queue that it serves; None: it is asked for each packet.
         counted: where it has counted before, on this hook.
         arrays: the ids of the program arrays that it is to load in place of those that it does, by
@@ -140,7 +143,7 @@ def counted_copy(
         like: the program itself, if this process loaded it.
 
     Raises:
-        RequirementUnmet: it cannot be counted, and why.
+        RequirementUnmet: it cannot be done, and why.
         ObjectFormatError: the image contradicts itself.
         MissingPrivilege: a capability is missing.
         KernelRefused: the kernel refused otherwise.
@@ -150,16 +153,25 @@ def counted_copy(
 
     entries = entries if queue is None else 1
     made = rewritten(
-        original, counting=counting, entries=entries, interface=interface, arrays=arrays
+        original,
+        work=work,
+        entries=entries,
+        interface=interface,
+        logical_id=logical_id,
+        arrays=arrays,
     )
     hook = interface.netns_cookie, interface.index
     fitting = [each.id for each in counted if (each.entries, each.queue) == (entries, queue)]
     with contextlib.ExitStack() as temporary:
-        # The copy holds it from its load on.
-        number = fitting[-1] if fitting else _new_map(temporary, entries, hook, queue)
-        _move(counted, hook)
         code = bytearray(made.body.code)
-        patch.set_map(code, made.map_slots, number)
+        number = 0
+        if work.counting:
+            # The copy holds it from its load on.
+            number = fitting[-1] if fitting else _new_map(temporary, entries, hook, queue)
+            patch.set_map(code, made.counts_slots, number)
+        for map_id, slots in made.readers_slots.items():
+            patch.set_map(code, slots, map_id)
+        _move(counted, hook)
         image = replace(
             original,
             code=bytes(code),
@@ -168,7 +180,8 @@ def counted_copy(
             maps=(
                 *original.maps,
                 *_named(LEAVES_MAP, set(arrays.values())),
-                *_named(COUNTS_MAP, {each.id for each in counted} | {number}),
+                *_named(COUNTS_MAP, {each.id for each in counted} | ({number} - {0})),
+                *_named("reader", made.readers_slots.keys()),
             ),
         )
         try:
@@ -181,7 +194,7 @@ def counted_copy(
                     held=tuple(_named("held", set(held) - set(arrays.values()))),
                 )
         except VerifierError as error:
-            raise _refused_by_the_verifier(original, error) from error
+            raise _refused_by_the_verifier(original, work, error) from error
 
 
 def uncounted_copy(
@@ -213,58 +226,145 @@ def uncounted_copy(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """The instructions of a copy.
+
+    Attributes:
+        body: the instructions.
+        counts_slots: the loads of the map that it counts in; empty if it does not count.
+        readers_slots: the loads of a reader's maps, by the map's id; empty without a reader.
+    """
+
+    body: rewrite.Body
+    counts_slots: tuple[int, ...]
+    readers_slots: Mapping[int, tuple[int, ...]]
+
+
 def rewritten(
     original: Image,
     *,
-    counting: Counting,
+    work: Work,
     entries: int,
     interface: Interface,
+    logical_id: int = 0,
     arrays: Mapping[int, int] = NO_ARRAYS,
-) -> rewrite.Counting:
-    """Return a program's instructions as those of a copy that counts; see :func:`counted_copy`.
+) -> Rewritten:
+    """Return a program's instructions as those of a copy; see :func:`counted_copy`.
 
     Raises:
-        RequirementUnmet: it cannot be counted, and why.
+        RequirementUnmet: it cannot be done, and why.
         ObjectFormatError: the image contradicts itself.
     """
     from xdpkit import rewrite
     from xdpkit.kernel import patch
 
-    what = f"count what {original.name} returns"
+    what = work.what(original.name)
     code = bytearray(original.code)
     for slot, array in arrays.items():
         patch.set_map(code, (slot,), array)
     body = rewrite.Body(bytes(code), original.func_info, original.line_info)
-    throw = throw_in(original.code)
-
-    def made(stack: tuple[int, ...] | None) -> rewrite.Counting:
-        return rewrite.counting(
-            body,
-            entries=entries,
-            count_bytes=counting.with_bytes,
-            frags=bool(original.flags & ProgFlags.XDP_HAS_FRAGS),
-            throw=throw,
-            exception_callback=None if throw is None else _exception_callback(original, body),
-            stack=stack,
-            name=original.name,
-        )
-
     if original.ifindex and not original.flags & ProgFlags.XDP_DEV_BOUND_ONLY:
-        raise RequirementUnmet(what, cause="it runs on the NIC itself, where xdpkit cannot count")
-    if len(rewrite.maps_of(body)) >= _MAX_MAPS:
+        raise RequirementUnmet(
+            what, cause=f"it runs on the NIC itself, where xdpkit cannot {what.split()[0]}"
+        )
+    used = len(rewrite.maps_of(body))
+    if work.counting and used >= _MAX_MAPS:
         raise RequirementUnmet(
             what,
             cause=f"it uses {_MAX_MAPS} maps, which is the most that the kernel allows, and the"
             " counters are one more",
         )
+    if work.reader is not None and used + bool(work.counting) + _READERS_MAPS > _MAX_MAPS:
+        raise RequirementUnmet(
+            what,
+            cause=f"it uses {used} maps, {_MAX_MAPS} are the most that the kernel allows, and the"
+            f" reader's are {_READERS_MAPS} more",
+        )
+    making = _Making(original, body, work, entries, logical_id)
     try:
-        return made(None)
+        return making.made(None)
     except RequirementUnmet:
         # The verifier knows better how much stack it uses.
         stack = _stack_of(original, interface)
         if stack is None:
             raise
-    return made(stack)
+    return making.made(stack)
+
+
+class _Making:
+    """How a copy's instructions are made, whoever knows how much stack the program uses."""
+
+    def __init__(
+        self, original: Image, body: rewrite.Body, work: Work, entries: int, logical_id: int
+    ) -> None:
+        self._name = original.name
+        self._body = body
+        self._work = work
+        self._entries = entries
+        self._logical_id = logical_id
+        self._frags = bool(original.flags & ProgFlags.XDP_HAS_FRAGS)
+        self._throw = throw_in(original.code)
+        self._callback = None if self._throw is None else _exception_callback(original, body)
+
+    def made(self, stack: tuple[int, ...] | None) -> Rewritten:
+        body = self._body
+        counts: tuple[int, ...] = ()
+        if self._work.counting:
+            counting = self._counting(stack)
+            body, counts = counting.body, counting.map_slots
+        if self._work.reader is None:
+            return Rewritten(body, counts, {})
+        return self._tapped(body, counts, self._work.reader, stack)
+
+    def _counting(self, stack: tuple[int, ...] | None) -> rewrite.Counting:
+        from xdpkit import rewrite
+
+        return rewrite.counting(
+            self._body,
+            entries=self._entries,
+            count_bytes=self._work.counting.with_bytes,
+            frags=self._frags,
+            throw=self._throw,
+            exception_callback=self._callback,
+            stack=stack,
+            name=self._name,
+        )
+
+    def _tapped(
+        self,
+        body: rewrite.Body,
+        counts: tuple[int, ...],
+        reader: Reader,
+        stack: tuple[int, ...] | None,
+    ) -> Rewritten:
+        from xdpkit import rewrite
+
+        tapping = rewrite.tapping(
+            body,
+            rewrite.Reporting(
+                program=self._logical_id,
+                name=self._name,
+                netns=reader.netns,
+                actions=reader.actions,
+                snaplen=reader.snaplen,
+                sample=reader.sample,
+            ),
+            frags=self._frags,
+            throw=self._throw,
+            has_callback=self._callback is not None,
+            stack=stack,
+            moved=counts,
+        )
+        return Rewritten(
+            tapping.body,
+            tapping.moved,
+            {
+                reader.ring: tapping.ring_slots,
+                reader.credits: tapping.credits_slots,
+                reader.spending: tapping.spending_slots,
+            },
+        )
 
 
 def throw_in(code: bytes) -> int | None:
@@ -299,12 +399,13 @@ def _stack_of(original: Image, interface: Interface) -> tuple[int, ...] | None:
         return rewrite.stack_in_log(loaded.log)
 
 
-def _refused_by_the_verifier(original: Image, error: VerifierError) -> RequirementUnmet:
+def _refused_by_the_verifier(original: Image, work: Work, error: VerifierError) -> RequirementUnmet:
     from xdpkit.kernel.verifier import read_log
 
+    does = "counts" if work.reader is None else "reports"
     return RequirementUnmet(
-        f"count what {original.name} returns",
-        cause="the verifier refuses the copy that counts:"
+        work.what(original.name),
+        cause=f"the verifier refuses the copy that {does}:"
         f" {read_log(error.log).message or 'it does not say why'}",
     )
 

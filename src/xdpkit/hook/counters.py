@@ -11,42 +11,34 @@ half-way leaves programs that are counted and others that are not, and the next 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError, XdpkitError
 from xdpkit.hook import pins as pinned
-from xdpkit.hook import records, roots, watching
 from xdpkit.hook import settings as kept
-from xdpkit.hook.copies import LEAVES_MAP
-from xdpkit.hook.holding import open_program
+from xdpkit.hook import watching
+from xdpkit.hook.exchanging import exchange_copies
 from xdpkit.hook.looking import examine, member_of
-from xdpkit.hook.members import maps_that_need_a_holder
-from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
-from xdpkit.hook.present import opened
 from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.settings import Counting, Settings
-from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary, command_for
-from xdpkit.hook.writing import forget
+from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary
+from xdpkit.hook.unread import put_back_unread
+from xdpkit.hook.view import View, require_settled, why_no_copy
+from xdpkit.hook.work import Work
 from xdpkit.interfaces import Interface
 from xdpkit.kernel.maps import Map
-from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import privilege
-from xdpkit.syscalls.fd import Fd
-from xdpkit.uapi.bpf import MapType
 from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
-    from xdpkit.hook.leaves import Copies, Plan
     from xdpkit.hook.pins import HookFolder
-    from xdpkit.hook.reach import Hook, OtherUse, Reached, Web
+    from xdpkit.hook.reach import Reached
     from xdpkit.rewrite import Counts, NoProgram
 
 
@@ -231,23 +223,12 @@ class Counters:
             if has_pins:
                 repair(interface, pins, what)
             found = self._look(place.resolve_again(interface))
-            _require_settled(found, what)
+            require_settled(found, what)
             view = _View(found, pins.folder_of(found.interface) if has_pins else None)
             view.require_understood(what)
             if has_pins:
                 self._set(found.interface, counting, what)
-            with (
-                self._copies(view, counting) as copies,
-                # What is half done is for the next switch, and not undone.
-                contextlib.closing(copies.exchanges),
-            ):
-                self._hold(view, copies.make_arrays(), what)
-                copies.put_leaves()
-                for number in view.ours:
-                    copy = copies.instead_of(number, counting)
-                    if copy is not None:
-                        self._put(view, number, copy, what)
-                notes = tuple(copies.notes)
+            notes = exchange_copies(view, pins, Work(counting), what)
             refused = self._watch(view) if counting else {}
             if has_pins:
                 # The pins of the copies that have gone.
@@ -260,6 +241,7 @@ class Counters:
                 self._watched(found.interface, settings),
             )
             view.unpin_left_arrays()
+        put_back_unread(place)
         return self._report(view, settings, (*view.foreign(refused), *notes) if counting else notes)
 
     def _watch(self, view: _View) -> dict[int, str]:
@@ -284,68 +266,6 @@ class Counters:
         else:
             pinned.unwatch_others(home, ())
             kept.remove(home)
-
-    def _copies(self, view: _View, counting: Counting) -> Copies:
-        from xdpkit.hook import leaves
-
-        wanted = view.plan if counting else leaves.NOTHING
-        hook = next(iter(view.found.attached), None)
-        terms = leaves.Terms(
-            interface=view.found.interface,
-            hooks=view.hooks,
-            mode=hook.mode if hook is not None else Mode.NATIVE,
-            via=(hook.via if hook is not None else None) or Via.LINK,
-            counting=counting,
-            queues=view.queues,
-            held=view.held,
-            alone=view.alone,
-        )
-        return leaves.Copies(view.web, wanted, terms)
-
-    def _hold(self, view: _View, arrays: Mapping[int, Iterable[Map]], what: str) -> None:
-        """Have arrays of copies held before leaves use them: for the programs that are there still.
-
-        If the copies do not get there, nothing is lost. Under the lock.
-        """
-        for number, made in arrays.items():
-            with open_program(number, view.found.interface, what) as present:
-                program = Program(Fd.duplicate(present))
-            with program, self._keeping(view, number, program, list(made), what):
-                pass
-
-    def _keeping(
-        self, view: _View, number: int, program: Program, maps: list[Map], what: str
-    ) -> AbstractContextManager[None]:
-        """Pin maps for a program that is, or will be, where another one is now."""
-        pins, folder = self._place.pins, view.folder
-        if folder is None and maps:
-            pins.vacate(view.found.interface, what)
-        home = folder.path if folder is not None else pins.home_of(view.found.interface)
-        is_on_hook = view.ours[number] in view.found.attached
-        # By the program's own pin, those of its maps are seen to be in use where no link of ours
-        # says so.
-        holder = bool(maps) and is_on_hook and (folder is None or folder.link is None)
-        return pins.keeping(maps, home, what, program=program, holder=holder)
-
-    def _put(self, view: _View, number: int, copy: Program, what: str) -> None:
-        """Put a copy in the place of a program, in one step for each queue. Under the lock."""
-        found, attached = view.found, view.ours[number]
-        with contextlib.ExitStack() as during:
-            kept = maps_that_need_a_holder(copy)
-            during.enter_context(self._keeping(view, number, copy, kept, what))
-            if attached in found.attached:
-                holding, compared, _ = during.enter_context(opened(attached, found, None, what))
-                holding.swap(copy.fileno(), compared, what)
-                forget(attached, compared)
-                return
-            root = found.root.root if found.root is not None else None
-            assert root is not None, "what is not on the hook itself is run by a root"
-            array = during.enter_context(roots.open_array(root, what))
-            old = during.enter_context(open_program(number, found.interface, what))
-            for queue in view.places[number]:
-                if roots.member_in(array, root, queue) == number:
-                    roots.put(array, root, queue, copy, what)
-            forget(attached, old.fileno())
 
     # Reporting
 
@@ -390,16 +310,10 @@ class Counters:
         return self._explained[1]
 
 
-class _View:
-    """A hook's programs, and what they reach, at one moment.
+class _View(View):
+    """A hook's programs, and what has been counted of them.
 
     Attributes:
-        found: the hook. folder: its pins, where they matter.
-        queues: how many RX queues are told apart.
-        ours: the programs that xdpkit attached, by id. places: the RX queues of each; None: all
-            that no other program serves.
-        hooks: all names of the hook: an interface that moved has records of where it was.
-        web: what the programs reach.
         watched: the programs of others that are counted from outside, and the maps that count for
             them, by their ids.
     """
@@ -410,90 +324,8 @@ class _View:
         folder: HookFolder | None = None,
         watched: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        from xdpkit.hook import reach
-
-        self.found = found
-        self.folder = folder
+        super().__init__(found, folder)
         self.watched = watched
-        self.queues = roots.size_for(found.interface)
-        self.places: dict[int, list[int | None]] = {}
-        self.ours: dict[int, AttachedProgram] = {}
-        for each in found.programs:
-            if each.owner is Owner.XDPKIT and each.record is not None:
-                self.places.setdefault(each.program.id, []).append(each.qid)
-                self.ours.setdefault(each.program.id, each)
-        here = found.interface.netns_cookie, found.interface.index
-        self.hooks = frozenset({here, *(_hook_of(each) for each in self.ours.values())})
-        self.web: Web = reach.look(self.ours)
-        # One may have gone meanwhile.
-        self.ours = {
-            number: self.ours[number] for number in self.ours if number in self.web.programs
-        }
-
-    @cached_property
-    def plan(self) -> Plan:
-        from xdpkit.hook import leaves
-
-        return leaves.plan(self.web, list(self.ours), self.hooks, self.used_by_others)
-
-    @cached_property
-    def used_by_others(self) -> dict[int, OtherUse]:
-        """The arrays that programs use which are not on this hook, and why so."""
-        from xdpkit.hook import reach
-
-        return reach.used_by_others(self.web, self.hooks)
-
-    def require_understood(self, what: str) -> None:
-        """Refuse to exchange programs with which a later version wrote down what is not known.
-
-        Raises:
-            RequirementUnmet: there is one.
-        """
-        from xdpkit.hook import leaves
-
-        for program in self.web.programs.values():
-            leaves.require_understood(program, self.hooks, what)
-
-    @property
-    def alone(self) -> dict[int, int]:
-        """The programs that serve a single RX queue, and are not tail-called for others."""
-        return {
-            number: queue
-            for number, attached in self.ours.items()
-            if (queue := _only_queue(attached)) is not None
-            and set(self.web.callers_of(number)) <= {number}
-        }
-
-    @property
-    def held(self) -> dict[int, frozenset[int]]:
-        """The maps that are pinned for each program, and so will be for its copy.
-
-        But not the arrays of copies: each copy has its own.
-        """
-        return {
-            number: frozenset(
-                map_id for _, map_id, is_of_copies in self._pinned_for(number) if not is_of_copies
-            )
-            for number in self.ours
-        }
-
-    def _pinned_for(self, number: int) -> Iterator[tuple[str, int, bool]]:
-        """Yield path and id of the maps that are pinned for a program, and which are of copies."""
-        paths = self.folder.maps_for(number) if self.folder is not None else ()
-        by_id = {map_id: path for path, map_id in paths}
-        for map_id, _, info in records.opened(by_id):
-            is_named_so = info.name == LEAVES_MAP.encode() and info.type == MapType.PROG_ARRAY
-            yield by_id[map_id], map_id, is_named_so and map_id not in self.web.authored
-
-    def unpin_left_arrays(self) -> None:
-        """Unpin arrays of copies that no program uses: those of a command that was killed.
-
-        Under the lock.
-        """
-        for number in self.ours:
-            for path, map_id, is_of_copies in list(self._pinned_for(number)):
-                if is_of_copies and map_id not in self.web.arrays:
-                    os.unlink(path)
 
     def state(self) -> object:
         """Return what the reasons for what is not counted depend on."""
@@ -527,11 +359,7 @@ class _View:
             if number in self.ours or number in self.watched or each.is_leaving:
                 continue
             name = f"{each.program.name or 'program'} (id {each.program.id})"
-            reason = "xdpkit did not load it, and has not its instructions"
-            if each.owner is Owner.LIBXDP:
-                reason = "it is libxdp's dispatcher, and xdpkit did not load the programs in it"
-            elif each.owner is Owner.XDPKIT:
-                reason = "nothing was written down about it (before Linux 5.10 it cannot be)"
+            reason = why_no_copy(each)
             if number in could_be:
                 problem = refused.get(number) or watching.why_not(each, self.found.interface)
                 if problem is None:
@@ -586,8 +414,8 @@ class _View:
 
         try:
             copies.rewritten(
-                leaves.image_to_copy(program, self.hooks),
-                counting=counting,
+                leaves.image_to_copy(program, self.hooks, Work(counting)),
+                work=Work(counting),
                 entries=1 if program.id in self.alone else self.queues,
                 interface=self.found.interface,
             )
@@ -675,32 +503,6 @@ class _View:
             queue: NoProgram.read(values) for queue, values in _values_in(hook.root.unserved_id)
         }
         return {queue: counts for queue, counts in found.items() if counts.packets}
-
-
-def _require_settled(found: HookStatus, what: str) -> None:
-    """Refuse while a change waits to be confirmed: what comes back then is counted otherwise.
-
-    Raises:
-        UsageError: one waits.
-    """
-    programs = (*found.attached, *found.programs)
-    if any(each.seconds_to_revert is not None for each in programs):
-        raise UsageError(
-            what,
-            cause="a change on it waits to be confirmed",
-            remedy=f"confirm it first: {command_for('confirm', found.interface)}",
-        )
-
-
-def _hook_of(attached: AttachedProgram) -> Hook:
-    assert attached.record is not None, "it is known to be ours by it"
-    return attached.record.record.hook
-
-
-def _only_queue(attached: AttachedProgram) -> int | None:
-    """Return the RX queue that a program was attached for, if that is a single one."""
-    queues = attached.record.record.queues if attached.record is not None else None
-    return queues[0] if queues is not None and len(queues) == 1 else None
 
 
 def _queues(places: list[int | None]) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from xdpkit.hook import records
 from xdpkit.hook.homes import ids_on
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.settings import Counting
+from xdpkit.hook.work import Work
 
 if TYPE_CHECKING:
     from xdpkit.interfaces import Interface
@@ -64,7 +65,7 @@ def for_hook(
 
 
 def image_if_counted(program: Program) -> Image | None:
-    """Return what a program is loaded from if it counts, or has counted, for an attachment.
+    """Return what a program is loaded from if it counts or reports for an attachment, or has done.
 
     None for all others, and where this process may not look.
     """
@@ -74,7 +75,10 @@ def image_if_counted(program: Program) -> Image | None:
         return program.image if program.counters is not None else None
     with suppress(MissingPrivilege, RequirementUnmet, KernelRefused):
         image = records.image_of(program.fileno())
-        if image is not None and counters_of(program.info().map_ids, image):
+        map_ids = program.info().map_ids
+        if image is not None and (
+            counters_of(map_ids, image) or any(each.record.tap for each in records.find_in(map_ids))
+        ):
             return image
     return None
 
@@ -129,7 +133,7 @@ def _counted(
         hooks=hooks,
         mode=mode,
         via=via,
-        counting=counting,
+        work=Work(counting),
         queues=entries,
         held={loaded.id: frozenset()},
         alone={loaded.id: next(iter(queues))} if queues is not None and len(queues) == 1 else {},
@@ -140,7 +144,7 @@ def _counted(
         resources.enter_context(copies.exchanges)
         copies.make_arrays()
         copies.put_leaves()
-        made = copies.take(loaded.id, counting)
+        made = copies.take(loaded.id, Work(counting))
         notes = tuple(copies.notes)
     copies.exchanges.callback(partial(setattr, loaded, "made", loaded.made))
     loaded.made = _made_now(loaded, copies.put)

@@ -20,6 +20,7 @@ from xdpkit.hook.present import NOTHING, Expected, expected_id, find_present, op
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.seats import Seats, require_sight
 from xdpkit.hook.state import AttachedProgram, HookStatus, ProgramSummary
+from xdpkit.hook.unread import ends_unread
 from xdpkit.hook.writing import forget, forget_member, write_own
 from xdpkit.interfaces import Interface
 from xdpkit.kernel.programs import Program
@@ -156,6 +157,7 @@ class Delete:
         """
         revert.check(revert_after, self.what, stays=True, present=self._present)
 
+    @ends_unread
     def apply(self, *, revert_after: float | None = None) -> Detached:
         """Do it.
 

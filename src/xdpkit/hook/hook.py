@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xdpkit.hook.delete import Detached
     from xdpkit.hook.present import Expected
     from xdpkit.hook.queues import AllQueues
+    from xdpkit.hook.taps import Tap, Tapped
     from xdpkit.kernel import Program
     from xdpkit.obj import ProgramSpec
 
@@ -69,6 +70,27 @@ class Hook:
         from xdpkit.hook.counters import Counters
 
         return Counters(self.place)
+
+    def tap(self, tap: Tap) -> Tapped:
+        """Have frames reported with what the programs return for them, without their doing.
+
+        It lasts until what is returned is closed, or the process ends.
+
+        Args:
+            tap: which frames, and where they are to be reported.
+
+        Raises:
+            UsageError: there is no such interface, a change waits to be confirmed, or what is
+                wanted makes no sense.
+            HookBusy: the interface has another reader; or another process changed the hook
+                meanwhile.
+            RequirementUnmet: pins are impossible, by which a killed reader is noticed.
+            MissingPrivilege: a capability is missing.
+            KernelRefused: the kernel or the driver refused.
+        """
+        from xdpkit.hook.taps import Tapped
+
+        return Tapped(self.place, tap)
 
     def status(self) -> HookStatus:
         """Return what is on the hook.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting what programs return that are tail-called (leaves), beside those that call them.
+"""Copies of programs that are tail-called (leaves), beside those of the ones that call them.
+
+Here they are said to count; what reports frames is exchanged in the same way (:mod:`.work`).
 
 A leaf that only main functions call is counted in the place where it is: its copy goes into the
 slot of the array, so that whoever changes the array later changes what is called. An array that a
@@ -28,6 +30,8 @@ from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.reach import Hook, OtherUse, Reached, Web, used_by_others
 from xdpkit.hook.record import Origin, Record
 from xdpkit.hook.settings import Counting
+from xdpkit.hook.work import NOTHING as NO_WORK
+from xdpkit.hook.work import Work
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
 from xdpkit.negotiation import Policy
@@ -77,6 +81,8 @@ def plan(
     firsts: Collection[int],
     hooks: Collection[Hook],
     foreign: Mapping[int, OtherUse] | None = None,
+    *,
+    verb: str = "counted",
 ) -> Plan:
     """Return what is to be done so that each packet is counted once.
 
@@ -85,6 +91,7 @@ def plan(
         firsts: those that serve packets.
         hooks: the hook, by all its names.
         foreign: what :func:`~xdpkit.hook.reach.used_by_others` says; None: it is asked.
+        verb: what is to be done with what they return, for sentences.
 
     Raises:
         MissingPrivilege: it takes CAP_SYS_ADMIN.
@@ -97,14 +104,14 @@ def plan(
     plans: dict[int, CountingPlan] = {}
     for first in firsts:
         try:
-            plans[first] = _plan_for(first, web)
+            plans[first] = _plan_for(first, web, verb)
         except (ObjectFormatError, RequirementUnmet) as error:
-            notes[not_counted(web.programs[first].name, first, error)] = None
+            notes[not_counted(web.programs[first].name, first, error, verb)] = None
     arrays = {array for each in plans.values() for array in each.arrays}
     originals = {array for each in plans.values() for array in each.original_arrays}
     for array in sorted(arrays & foreign.keys()):
         notes[
-            f"What is reached through program array {_named(array, web)} is not counted:"
+            f"What is reached through program array {_named(array, web)} is not {verb}:"
             f" {foreign[array].reason}."
         ] = None
     split = (arrays & originals) - foreign.keys()
@@ -124,17 +131,17 @@ def plan(
     )
 
 
-def without_copies(wanted: Plan, web: Web) -> Plan:
+def without_copies(wanted: Plan, web: Web, verb: str = "counted") -> Plan:
     """Return a plan in which main functions get no arrays of their own."""
     notes = (
-        f"What is reached through program array {_named(array, web)} is not counted: a subprogram"
+        f"What is reached through program array {_named(array, web)} is not {verb}: a subprogram"
         " tail-calls through it, and main functions cannot have an array of their own."
         for array in wanted.arrays_of_copies
     )
     return replace(wanted, loads={}, split=frozenset(), not_counted=(*wanted.not_counted, *notes))
 
 
-def _plan_for(first: int, web: Web) -> CountingPlan:
+def _plan_for(first: int, web: Web, verb: str) -> CountingPlan:
     from xdpkit import rewrite
 
     members = {}
@@ -149,7 +156,7 @@ def _plan_for(first: int, web: Web) -> CountingPlan:
             body = rewrite.Body(image.code, image.func_info, image.line_info)
             throw = throw if throw is not None else throw_in(image.code)
         members[number] = rewrite.Member(program.name, body)
-    return rewrite.plan_counting(first, members, web.arrays, throw=throw)
+    return rewrite.plan_counting(first, members, web.arrays, throw=throw, verb=verb)
 
 
 def later_changes(array: int, web: Web) -> str:
@@ -182,14 +189,18 @@ def require_understood(program: Reached, hooks: Collection[Hook], what: str) -> 
         )
 
 
-def image_to_copy(program: Reached, hooks: Collection[Hook]) -> Image:
+def image_to_copy(program: Reached, hooks: Collection[Hook], work: Work) -> Image:
     """Return what a copy of a program can be made of.
+
+    Args:
+        program: the program. hooks: the hook, by all its names.
+        work: what is to be done, for errors.
 
     Raises:
         RequirementUnmet: nobody kept it; or a later version wrote down with the program what this
             one does not know.
     """
-    what = f"count what {program.name} returns"
+    what = work.what(program.name)
     require_understood(program, hooks, what)
     if program.image is None:
         raise RequirementUnmet(
@@ -198,10 +209,10 @@ def image_to_copy(program: Reached, hooks: Collection[Hook]) -> Image:
     return program.image
 
 
-def not_counted(name: str, number: int, error: XdpkitError) -> str:
-    """Return the sentence that says why a program is not counted."""
+def not_counted(name: str, number: int, error: XdpkitError, verb: str = "counted") -> str:
+    """Return the sentence that says why what a program returns is not counted, or reported."""
     remedy = f"; {error.remedy}" if error.remedy else ""
-    return f"What {name} (id {number}) returns is not counted: {error.cause}{remedy}."
+    return f"What {name} (id {number}) returns is not {verb}: {error.cause}{remedy}."
 
 
 def bytes_not_counted(name: str, number: int, error: XdpkitError) -> str:
@@ -261,12 +272,12 @@ def _put_back(number: int, slot: int, before: Program, copy: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How the programs of a hook are to be counted.
+    """How the programs of a hook are to be exchanged.
 
     Attributes:
         interface: whose hook it is. hooks: all names of the hook.
         mode, via: how its programs are attached.
-        counting: what is to be counted.
+        work: what its copies are to do.
         queues: how many RX queues are told apart.
         held: for each program that serves packets, the maps that something has to hold for the
             sake of what it tail-calls.
@@ -280,7 +291,7 @@ class Terms:
     hooks: frozenset[Hook]
     mode: Mode
     via: Via
-    counting: Counting
+    work: Work
     queues: int
     held: Mapping[int, AbstractSet[int]]
     alone: Mapping[int, int] = field(default_factory=dict)
@@ -289,7 +300,7 @@ class Terms:
 
 
 class Copies:
-    """The copies that a change of a hook's counting takes: a context manager that owns them.
+    """The copies that a change of what they do takes: a context manager that owns them.
 
     Attributes:
         notes: what could not be done, in sentences.
@@ -304,7 +315,7 @@ class Copies:
         self._web = web
         self._plan = wanted
         self._terms = terms
-        self._made: dict[tuple[int, Counting], Program | None] = {}
+        self._made: dict[tuple[int, Work], Program | None] = {}
         # What each copy counts, by its id.
         self._counting: dict[int, Counting] = {}
         # Those that main functions get, by the id of the array that each is made from.
@@ -323,60 +334,75 @@ class Copies:
         self._made.clear()
         self._arrays.clear()
 
-    def take(self, number: int, counting: Counting) -> tuple[Program, Counting] | None:
+    def take(self, number: int, work: Work) -> tuple[Program, Counting] | None:
         """Hand over the copy that takes the place of a program, if there is one.
 
         Returns it, and what it counts.
         """
-        copy = self.instead_of(number, counting)
-        self._made[number, counting] = None
+        copy = self.instead_of(number, work)
+        self._made[number, work] = None
         return None if copy is None else (copy, self._counting[copy.id])
 
-    def instead_of(self, number: int, counting: Counting) -> Program | None:
+    def instead_of(self, number: int, work: Work) -> Program | None:
         """Return the copy that is to take the place of a program.
 
         None: it can stay, or no copy can be made, which is noted then. A program whose bytes cannot
-        be counted gets a copy that counts packets.
+        be counted gets a copy that counts packets, and so on (:meth:`.Work.choices`).
 
         Raises:
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel refused.
         """
-        if (number, counting) not in self._made:
+        if (number, work) not in self._made:
             program = self._web.programs[number]
-            is_so = self._is_so(program, counting)
-            self._made[number, counting] = None if is_so else self._best_copy(program, counting)
-        return self._made[number, counting]
+            is_so = self._is_so(program, work)
+            self._made[number, work] = None if is_so else self._best_copy(program, work)
+        return self._made[number, work]
 
-    def _best_copy(self, program: Reached, counting: Counting) -> Program | None:
-        name, number = program.name, program.id
-        try:
-            return self._copy(program, counting)
-        except (ObjectFormatError, RequirementUnmet) as error:
-            refused = error
-        if not counting:
-            if program.counting_for(self._terms.hooks):
-                self.notes[_counted_on(name, number, refused)] = None
-            return None
-        if counting.with_bytes:
-            sentence = bytes_not_counted(name, program.logical_id_for(self._terms.hooks), refused)
-            if self._is_so(program, Counting.PACKETS):
-                self.notes[sentence] = None
+    def _best_copy(self, program: Reached, work: Work) -> Program | None:
+        refused: XdpkitError | None = None
+        for each in work.choices():
+            if refused is not None and self._is_so(program, each):
+                self._note(program, work, each, refused)
                 return None
-            with suppress(ObjectFormatError, RequirementUnmet):
-                copy = self._copy(program, Counting.PACKETS)
-                self.notes[sentence] = None
-                return copy
-        self.notes[not_counted(name, number, refused)] = None
+            try:
+                copy = self._copy(program, each)
+            except (ObjectFormatError, RequirementUnmet) as error:
+                refused = error if refused is None or each.reader is not None else refused
+                continue
+            if refused is not None:
+                self._note(program, work, each, refused)
+            return copy
+        assert refused is not None, "there is always something to try"
+        self._note(program, work, None, refused)
         return None
 
-    def _is_so(self, program: Reached, counting: Counting) -> bool:
-        if program.counting_for(self._terms.hooks) != counting:
+    def _note(self, program: Reached, wanted: Work, got: Work | None, error: XdpkitError) -> None:
+        """Take down what is less than wanted."""
+        name, number = program.name, program.id
+        logical_id = program.logical_id_for(self._terms.hooks)
+        sentence = None
+        if wanted.reader is not None:
+            if got is None or got.reader is None:
+                sentence = not_counted(name, logical_id, error, wanted.verb)
+        elif not wanted:
+            if program.counting_for(self._terms.hooks):
+                sentence = _counted_on(name, number, error)
+        elif got is None:
+            sentence = not_counted(name, number, error)
+        else:
+            sentence = bytes_not_counted(name, logical_id, error)
+        if sentence is not None:
+            self.notes[sentence] = None
+
+    def _is_so(self, program: Reached, work: Work) -> bool:
+        hooks = self._terms.hooks
+        if (program.counting_for(hooks), program.tap_for(hooks)) != (work.counting, work.ring):
             return False
-        if counting and self._terms.begins:
+        if work and self._terms.begins:
             return False
         # An array of copies is made anew each time: what it was made from may have changed.
-        return not counting or not self._needs_arrays(program.id)
+        return not work or not self._needs_arrays(program.id)
 
     def _needs_arrays(self, number: int) -> bool:
         """Whether a program loads an array of copies, or is to hold one for what it reaches."""
@@ -384,21 +410,22 @@ class Copies:
             return bool(self._plan.arrays_for(self._web.reached_from(number)))
         return number in self._plan.loads
 
-    def _copy(self, program: Reached, counting: Counting) -> Program:
+    def _copy(self, program: Reached, work: Work) -> Program:
         terms = self._terms
         stored = program.record_for(terms.hooks)
-        image = image_to_copy(program, terms.hooks)
+        image = image_to_copy(program, terms.hooks, terms.work)
         coming = terms.coming if terms.coming and terms.coming.id == program.id else None
         held = set(terms.held.get(program.id, ()))
-        if counting:
+        if work:
             if program.id in terms.held:
                 held |= {array.id for array in self._arrays_for(program.id)}
             loads = self._plan.loads.get(program.id, {})
             copy = counted_copy(
                 image,
-                counting=counting,
+                work=work,
                 entries=terms.queues,
                 interface=terms.interface,
+                logical_id=program.logical_id_for(terms.hooks),
                 queue=terms.alone.get(program.id),
                 counted=self._counted_by(program),
                 arrays={slot: self._array(each).id for slot, each in loads.items()},
@@ -421,12 +448,12 @@ class Copies:
             else:
                 with suppress(UsageError), Program.from_id(program.id) as present:
                     records.share_image(copy, present.fileno())
-                note = records.write(copy, self._record(program, stored, counting), stored)
+                note = records.write(copy, self._record(program, stored, work), stored)
                 if note is not None:
                     # Without it nobody would know what the copy is.
                     raise RequirementUnmet(f"copy {program.name}", cause=note)
             unless_recorded.pop_all()
-        self._counting[copy.id] = counting
+        self._counting[copy.id] = work.counting
         return copy
 
     def _counted_by(self, program: Reached) -> tuple[Counters, ...]:
@@ -450,7 +477,7 @@ class Copies:
         }
         return tuple(sorted(found, key=lambda each: each.id))
 
-    def _record(self, program: Reached, stored: StoredRecord | None, counting: Counting) -> Record:
+    def _record(self, program: Reached, stored: StoredRecord | None, work: Work) -> Record:
         terms = self._terms
         record = stored.record if stored is not None else None
         if record is None:
@@ -475,7 +502,8 @@ class Copies:
             ifindex=terms.interface.index,
             netns_cookie=terms.interface.netns_cookie,
             logical_id=program.logical_id_for(terms.hooks),
-            counting=counting,
+            counting=work.counting,
+            tap=work.ring,
         )
 
     def _array(self, number: int) -> Map:
@@ -506,14 +534,15 @@ class Copies:
             KernelRefused: the kernel refused.
         """
         holders = [number for number in self._terms.held if self._needs_arrays(number)]
-        if not all(self.instead_of(number, self._terms.counting) for number in holders):
+        if not all(self.instead_of(number, self._terms.work) for number in holders):
             self._close()
-            self._plan = without_copies(self._plan, self._web)
+            self._plan = without_copies(self._plan, self._web, self._terms.work.verb)
             self.notes.update(dict.fromkeys(self._plan.not_counted))
             return {}
         for number in self._plan.arrays_of_copies:
             self._fill(self._array(number), self._web.arrays[number])
-            self.notes[later_changes(number, self._web)] = None
+            if self._terms.work.reader is None:
+                self.notes[later_changes(number, self._web)] = None
         return {number: self._arrays_for(number) for number in holders}
 
     def put_leaves(self) -> None:
@@ -528,14 +557,12 @@ class Copies:
                 continue
             for slot, member in contents.items():
                 is_counted = number in self._plan.in_place and member in self._plan.counted
-                counting = self._terms.counting if is_counted else Counting.OFF
+                work = self._terms.work if is_counted else NO_WORK
                 program = self._web.programs.get(member)
-                # What xdpkit never copied for this hook counts nothing here.
-                if program is None or (
-                    not counting and program.record_for(self._terms.hooks) is None
-                ):
+                # What xdpkit never copied for this hook does nothing more here.
+                if program is None or (not work and program.record_for(self._terms.hooks) is None):
                     continue
-                copy = self.instead_of(member, counting)
+                copy = self.instead_of(member, work)
                 if copy is not None:
                     self._put(number, slot, member, copy)
 
@@ -557,7 +584,7 @@ class Copies:
             with suppress(UsageError), Program.from_id(member) as present:
                 copy = None
                 if member in self._plan.counted:
-                    copy = self.instead_of(member, self._terms.counting)
+                    copy = self.instead_of(member, self._terms.work)
                 array[slot] = copy or present
                 if copy is not None and copy.counters is not None:
                     # The copy goes when counting is switched off; what it counted is to stay.

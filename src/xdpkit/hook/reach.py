@@ -63,6 +63,11 @@ class Reached:
         stored = self.record_for(hooks)
         return stored.record.counting if stored is not None else Counting.OFF
 
+    def tap_for(self, hooks: Collection[Hook]) -> int:
+        """Return the ring that it reports to, as a copy that was made for a hook; 0: none."""
+        stored = self.record_for(hooks)
+        return stored.record.tap if stored is not None else 0
+
     def logical_id_for(self, hooks: Collection[Hook]) -> int:
         """Return the id of the program that it is a copy of, or its own."""
         stored = self.record_for(hooks)
@@ -88,7 +93,7 @@ class Web:
     authored: set[int] = field(default_factory=set)
 
     def is_of_copies(self, array: int) -> bool:
-        """Whether xdpkit made an array, for copies that count."""
+        """Whether xdpkit made an array, for copies that count or report."""
         return self.names.get(array) == LEAVES_MAP and array not in self.authored
 
     def reached_from(self, first: int, without: Collection[int] = ()) -> set[int]:

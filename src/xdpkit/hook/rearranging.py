@@ -44,6 +44,7 @@ from xdpkit.hook.roots import NotAlike
 from xdpkit.hook.scope import Scope, Seat, seats_of
 from xdpkit.hook.seats import Seats, require_unchanged
 from xdpkit.hook.state import AttachedProgram, HookStatus, command_for
+from xdpkit.hook.unread import ends_unread
 from xdpkit.hook.writing import forget_member, settle
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.kernel.programs import Program
@@ -307,6 +308,7 @@ class _Arrival(_Rearrangement, abc.ABC):
             "notes": self.notes,
         }
 
+    @ends_unread
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
 
@@ -535,6 +537,7 @@ class DeleteFrom(_Rearrangement):
             "notes": self.notes,
         }
 
+    @ends_unread
     def apply(self, *, revert_after: float | None = None) -> Detached:
         """Do it.
 

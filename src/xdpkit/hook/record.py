@@ -99,6 +99,7 @@ class Record:
         logical_id: the id that the program had when it was attached, of which this one is a copy;
             0: it is no copy.
         counting: what the program counts of what it returns, without its author's doing.
+        tap: the id of the ring buffer that it reports frames to, likewise; 0: none.
     """
 
     program: str
@@ -117,6 +118,7 @@ class Record:
     port_index: int | None = None
     logical_id: int = 0
     counting: Counting = Counting.OFF
+    tap: int = 0
 
     @property
     def hook(self) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from xdpkit.hook.present import (
 )
 from xdpkit.hook.request import Request, Terms
 from xdpkit.hook.state import HookStatus
+from xdpkit.hook.unread import ends_unread
 from xdpkit.hook.xdpprog import XdpProg
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class Replace:
             program=self._request.program,
         )
 
+    @ends_unread
     def apply(self, *, revert_after: float | None = None) -> XdpProg:
         """Do it.
 

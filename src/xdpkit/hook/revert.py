@@ -28,6 +28,7 @@ from xdpkit.hook.homes import ids_on
 from xdpkit.hook.place import Place
 from xdpkit.hook.repair import finish_leaving, repair
 from xdpkit.hook.state import LEAVING, AttachedProgram
+from xdpkit.hook.unread import put_back_unread
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import netns, privilege
 from xdpkit.uapi.capability import Capability
@@ -256,10 +257,16 @@ def confirm(place: Place) -> AttachedProgram:
         HookBusy: the change is being undone at this moment, or another one is made.
         MissingPrivilege: it takes CAP_SYS_ADMIN to find the record.
     """
-    from xdpkit.hook import records
-
     what = f"confirm the change on {place.iface}"
     privilege.require(what, (Capability.SYS_ADMIN,))
+    confirmed = _confirm(place, what)
+    put_back_unread(place)
+    return confirmed
+
+
+def _confirm(place: Place, what: str) -> AttachedProgram:
+    from xdpkit.hook import records
+
     pins = place.pins
     with pins.locked(what, create=False, lenient=True) as has_pins:
         found = place.look()

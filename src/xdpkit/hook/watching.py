@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting what others' programs return: by a program that the kernel runs after them.
+"""Counting, or reporting, what others' programs return: by a program that the kernel runs after.
 
 xdpkit has not their instructions, so no copy of them can count. Where the kernel allows it, a
 program of type tracing watches the main function (:mod:`xdpkit.rewrite.watch`). Its link is pinned
@@ -7,6 +7,9 @@ in the folder of the hook, ``watch-<id of the watched program>``, and keeps it a
 while no process runs; nothing on the hook is changed for it. libxdp's dispatcher is one program. If
 it has one component only, libxdp has that replace the dispatcher's main function, which cannot be
 watched then: so the component is.
+
+A reader of frames (:mod:`xdpkit.hook.taps`) has a program of its own so (:func:`listen`). No pin
+keeps that one, and it goes with the reader.
 
 Such a link keeps the watched program, too. So it goes when that is no longer on the hook: with the
 next change to any hook of the namespace (:mod:`xdpkit.hook.repair`), or with ``clean``.
@@ -17,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -40,11 +44,15 @@ from xdpkit.uapi.bpf import BPF_OBJ_NAME_LEN, AttachType, MapType, ProgType
 if TYPE_CHECKING:
     from xdpkit.btf import Btf
     from xdpkit.hook.state import AttachedProgram, ProgramSummary
+    from xdpkit.hook.work import Reader
     from xdpkit.interfaces import Interface
     from xdpkit.syscalls.fd import Fd
 
 WATCH = "xdpkit_watch"
 """The name of a program that watches another one."""
+
+LISTEN = "xdpkit_listen"
+"""The name of one that reports to a reader what another one returns."""
 
 _FUNC_INFO = struct.Struct("=II")
 _CONTEXT = "xdp_md"
@@ -64,8 +72,36 @@ def start(watched: AttachedProgram, interface: Interface, home: str) -> None:
         KernelRefused: the kernel refused.
     """
     what = _what(watched)
+    with _linked(watched, lambda number: _load(watched, interface, number), what) as link:
+        pinned.pin_watch(link, home, watched.program.id, what)
+
+
+def listen(watched: AttachedProgram, interface: Interface, reader: Reader) -> Fd:
+    """Have a program's frames reported that others attached; return the link, which keeps it so.
+
+    Args:
+        watched: the program. interface: the interface that it is on.
+        reader: to whom.
+
+    Raises:
+        RequirementUnmet, HookBusy, MissingPrivilege, KernelRefused: as :func:`start`.
+    """
+    what = f"report what {watched.program.name} returns"
+    return _linked(
+        watched, lambda number: _load_listener(watched, interface, number, reader, what), what
+    )
+
+
+def _linked(watched: AttachedProgram, load: Callable[[int], Fd], what: str) -> Fd:
+    """Have the kernel run a program after one that is on a hook, or after what runs instead.
+
+    Args:
+        watched: what is on the hook.
+        load: loads the program to be run, after the one of an id.
+        what: what is being tried, for errors.
+    """
     try:
-        link = _attach(watched, interface, watched.program.id)
+        return _attach(load, watched.program.id, what)
     except KernelRefused as error:
         # __bpf_trampoline_link_prog() in kernel/bpf/trampoline.c.
         if error.errno == errno.E2BIG:
@@ -79,9 +115,7 @@ def start(watched: AttachedProgram, interface: Interface, home: str) -> None:
             raise RequirementUnmet(
                 what, cause="another program replaces its main function (freplace)"
             ) from error
-        link = _attach(watched, interface, replacing)
-    with link:
-        pinned.pin_watch(link, home, watched.program.id, what)
+        return _attach(load, replacing, what)
 
 
 def why_not(watched: AttachedProgram, interface: Interface) -> str | None:
@@ -160,11 +194,10 @@ def _replacing(watched: AttachedProgram) -> int | None:
     return components[0].id if len(components) == 1 else None
 
 
-def _attach(watched: AttachedProgram, interface: Interface, number: int) -> Fd:
-    """Have a program counted that is on a hook, or that runs instead; return the link."""
-    with _load(watched, interface, number) as program:
+def _attach(load: Callable[[int], Fd], number: int, what: str) -> Fd:
+    with load(number) as program:
         # Linux 5.19 also has BPF_LINK_CREATE for this.
-        return bpf.raw_tracepoint_open(program.fileno(), None, what=_what(watched))
+        return bpf.raw_tracepoint_open(program.fileno(), None, what=what)
 
 
 def _load(watched: AttachedProgram, interface: Interface, number: int) -> Fd:
@@ -183,23 +216,17 @@ def _load(watched: AttachedProgram, interface: Interface, number: int) -> Fd:
     from xdpkit import rewrite
     from xdpkit.kernel import patch
     from xdpkit.kernel.btf import vmlinux
-    from xdpkit.kernel.progload import load_program
-    from xdpkit.kernel.verifier import read_log
 
     what = _what(watched)
-    if watched.mode is Mode.OFFLOAD:
-        raise RequirementUnmet(what, cause="it runs on the NIC itself")
-    if interface.kind == "bond":
-        raise RequirementUnmet(what, cause="a bond has its program run by the interfaces below it")
+    _require_in_reach(watched, interface, what)
     entries = roots.size_for(interface)
     with ExitStack() as during:
         target = during.enter_context(open_program(number, interface, what))
-        function = _main_function(target, what)
         made = rewrite.watching(
             rewrite.Layout.find(vmlinux()),
             entries=entries,
             ifindex=interface.index,
-            netns_inode=_inode_of(interface, what),
+            netns_inode=inode_of(interface, what),
             # Always: it could not be exchanged later without a gap, or counting twice.
             count_bytes=True,
         )
@@ -208,22 +235,74 @@ def _load(watched: AttachedProgram, interface: Interface, number: int) -> Fd:
         counted = during.enter_context(bpf.map_create(new_map, what=f"create map {COUNTS_MAP}"))
         code = bytearray(made.body.code)
         patch.set_map(code, made.map_slots, counted.fileno())
-        new = NewProgram(
-            type=ProgType.TRACING,
-            code=code,
-            license=rewrite.WATCH_LICENSE,
-            name=WATCH,
-            attach_type=AttachType.TRACE_FEXIT,
-            attach_btf_id=function,
-            attach_prog_fd=target.fileno(),
-        )
-        try:
-            return load_program(new, what=what, log_level=0, notes=lambda text: None)[0]
-        except VerifierError as error:
-            said = read_log(error.log).message or "it does not say why"
-            raise RequirementUnmet(
-                what, cause=f"the verifier refuses the program that would count: {said}"
-            ) from error
+        return _load_behind(target, code, WATCH, what)
+
+
+def _load_listener(
+    watched: AttachedProgram, interface: Interface, number: int, reader: Reader, what: str
+) -> Fd:
+    """Load a program that reports what another one returns; as :func:`_load`."""
+    from xdpkit import rewrite
+    from xdpkit.kernel import patch
+    from xdpkit.kernel.btf import vmlinux
+
+    _require_in_reach(watched, interface, what)
+    made = rewrite.listening(
+        rewrite.Layout.find(vmlinux()),
+        rewrite.Reporting(
+            program=watched.program.id,
+            name=watched.program.name or "",
+            netns=reader.netns,
+            actions=reader.actions,
+            snaplen=reader.wanted,
+            sample=reader.sample,
+        ),
+        ifindex=interface.index,
+    )
+    code = bytearray(made.body.code)
+    with ExitStack() as during:
+        for slots, map_id in (
+            (made.ring_slots, reader.ring),
+            (made.credits_slots, reader.credits),
+            (made.spending_slots, reader.spending),
+        ):
+            found = bpf.fd_by_id(ObjectKind.MAP, map_id)
+            assert found is not None, "its reader holds it"
+            patch.set_map(code, slots, during.enter_context(found).fileno())
+        target = during.enter_context(open_program(number, interface, what))
+        return _load_behind(target, code, LISTEN, what)
+
+
+def _require_in_reach(watched: AttachedProgram, interface: Interface, what: str) -> None:
+    if watched.mode is Mode.OFFLOAD:
+        raise RequirementUnmet(what, cause="it runs on the NIC itself")
+    if interface.kind == "bond":
+        raise RequirementUnmet(what, cause="a bond has its program run by the interfaces below it")
+
+
+def _load_behind(target: Fd, code: bytearray, name: str, what: str) -> Fd:
+    """Load a program that is to run after another one's main function."""
+    from xdpkit import rewrite
+    from xdpkit.kernel.progload import load_program
+    from xdpkit.kernel.verifier import read_log
+
+    new = NewProgram(
+        type=ProgType.TRACING,
+        code=code,
+        license=rewrite.WATCH_LICENSE,
+        name=name,
+        attach_type=AttachType.TRACE_FEXIT,
+        attach_btf_id=_main_function(target, what),
+        attach_prog_fd=target.fileno(),
+    )
+    try:
+        return load_program(new, what=what, log_level=0, notes=lambda text: None)[0]
+    except VerifierError as error:
+        said = read_log(error.log).message or "it does not say why"
+        would = what.split()[0]
+        raise RequirementUnmet(
+            what, cause=f"the verifier refuses the program that would {would}: {said}"
+        ) from error
 
 
 def _main_function(target: Fd, what: str) -> int:
@@ -274,7 +353,7 @@ def _takes_context_only(types: Btf, function: int) -> bool:
     return isinstance(pointed, Struct) and pointed.name == _CONTEXT
 
 
-def _inode_of(interface: Interface, what: str) -> int:
+def inode_of(interface: Interface, what: str) -> int:
     """Return the inode number of an interface's network namespace.
 
     Raises:

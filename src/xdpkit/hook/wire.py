@@ -65,6 +65,8 @@ class Layout(Structure):
         ("negotiation", Part),
         ("logical_id", c_uint32),
         ("counting", c_uint32),
+        ("tap", c_uint32),
+        ("unused", c_uint32),
     ]
 
 
@@ -111,6 +113,8 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
             "port_index": record.port_index or 0,
             "logical_id": record.logical_id,
             "counting": record.counting,
+            "tap": record.tap,
+            "unused": 0,
         },
         {
             "program": sized.text(record.program, "the program name"),
@@ -139,6 +143,7 @@ def decode(data: bytes) -> StoredRecord:
         any(found.tail)
         or bool(fields.flags & ~_HAS_PORT_INDEX)
         or bool(fields.counting & ~KNOWN_COUNTING)
+        or bool(fields.unused)
     )
     try:
         record = Record(
@@ -158,6 +163,7 @@ def decode(data: bytes) -> StoredRecord:
             negotiation=_negotiation_in(negotiation) if negotiation else None,
             logical_id=fields.logical_id,
             counting=Counting(fields.counting & KNOWN_COUNTING),
+            tap=fields.tap,
         )
     except UsageError as error:
         raise ObjectFormatError(f"{error.what}: {error.cause}", file=_KIND) from None

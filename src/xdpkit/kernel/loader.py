@@ -9,10 +9,12 @@ program arrays. Whatever fails, all that was made before is closed again, and un
 from __future__ import annotations
 
 import os
+from collections.abc import Collection as AbstractCollection
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from xdpkit.errors import UsageError
 from xdpkit.kernel.collection import Collection
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.plan import plan
@@ -63,18 +65,31 @@ def load(
 def load_all(
     obj: Object,
     *,
+    programs: AbstractCollection[str] | None = None,
     maps: Mapping[str, Map] = MappingProxyType({}),
     pin_root: str | os.PathLike[str] = PIN_ROOT,
     log_level: int = 0,
     ifindex: int = 0,
     offload: bool = False,
 ) -> Collection:
-    """Load all programs of an object, but those whose section begins with ``?``, and all its maps.
+    """Load programs of an object, and all its maps.
 
-    Arguments and errors are those of :func:`load`.
+    Args:
+        obj: the object.
+        programs: names of those to load; None: all but those whose section begins with ``?``.
+
+    The other arguments, and errors, are those of :func:`load`.
     """
     options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload)
+    if programs is None:
+        specs = [spec for spec in obj.programs.values() if spec.autoload]
+    else:
+        unknown = sorted(set(programs) - set(obj.programs))
+        if unknown:
+            raise UsageError(
+                f"load programs of {obj.path}", cause=f"it has no program {', '.join(unknown)}"
+            )
+        specs = [spec for spec in obj.programs.values() if spec.name in programs]
     with Session(obj, options) as session:
-        wanted = plan(obj, (spec for spec in obj.programs.values() if spec.autoload))
-        session.run(replace(wanted, maps=tuple(obj.maps.values())))
+        session.run(replace(plan(obj, specs), maps=tuple(obj.maps.values())))
         return session.hand_over()

@@ -116,7 +116,9 @@ class Map(Handle, MutableMapping[Any, Any]):
         super().__init__(fd)
         self._given_name = name
         self.vets: list[Callable[[object], None]] = []
-        self._types = (btf, key_type_id, value_type_id) if btf is not None else None
+        self._types: tuple[Btf | None, int, int] | None = (
+            (btf, key_type_id, value_type_id) if btf is not None else None
+        )
         self._made_codecs: tuple[Codec, Codec] | None = None
         self._batches_work = True
 
@@ -196,6 +198,15 @@ class Map(Handle, MutableMapping[Any, Any]):
     def info(self) -> MapInfo:
         """Return what the kernel says about it."""
         return self._info
+
+    def untyped(self) -> Self:
+        """Have keys and values be bytes, whatever the kernel knows of their types; return the map.
+
+        Indices stay ints.
+        """
+        self._types = None, 0, 0
+        self._made_codecs = None
+        return self
 
     def freeze(self) -> None:
         """Make it read-only for user space, for good; programs may still write."""

@@ -37,10 +37,14 @@ from typing import Self
 
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.isa import asm
-from xdpkit.isa.forms import INT16
-from xdpkit.isa.opcodes import AluOp, Class, JmpOp, Register
+from xdpkit.isa.opcodes import AluOp, JmpOp, Register
 from xdpkit.rewrite.body import Body, Code, Function, Step, edit
-from xdpkit.rewrite.exceptions import is_throw
+from xdpkit.rewrite.exceptions import (
+    THROWS_IN_A_SUBPROGRAM,
+    functions_that_throw,
+    return_what_is_thrown,
+)
+from xdpkit.rewrite.exits import end_by
 from xdpkit.rewrite.stack import CELL, check_room, depths_of, is_used
 from xdpkit.uapi.attr import XdpMd
 from xdpkit.uapi.bpf import XdpAction
@@ -55,8 +59,6 @@ _COUNTERS = len(COUNTED)
 _SIZE = 8  # bytes of a counter
 _LENGTH, _QUEUE = 0, 4  # what is where in the 8 bytes of stack
 _LAST_ACTION = max(XdpAction)
-_LONGEST_JUMP = INT16[-1]
-_EXIT = Class.JMP | JmpOp.EXIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,40 +170,20 @@ def _end_throws(
     code: Code, throw: int | None, callback_slot: int | None, what: str
 ) -> Function | None:
     """Make returns of what main throws; return the callback, where anything is thrown to it."""
-    throwing = [
-        function
-        for function in code.functions
-        if any(is_throw(step.instruction, throw) for step in function.steps)
-    ]
-    if not throwing:
-        return None
-    if callback_slot is not None:
+    throwing = functions_that_throw(code, throw)
+    if throwing and callback_slot is not None:
         callback = code.function_at(callback_slot)
         if callback is None:
             raise UsageError(what, cause=f"no function begins at slot {callback_slot}")
         return callback
-    if throwing != [code.main]:
+    if throwing - {code.main}:
         raise RequirementUnmet(
             what,
-            cause="a subprogram throws (bpf_throw), which ends the program without a return",
+            cause=THROWS_IN_A_SUBPROGRAM,
             remedy="throw in the main function only; or give the program an exception callback"
             " (__exception_cb), attach it for a single RX queue, and count no bytes",
         )
-    steps = code.main.steps
-    code.main.steps = []
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        if not is_throw(step.instruction, throw):
-            code.main.steps.append(step)
-            continue
-        step.instruction = asm.mov(R0, R1)
-        code.main.steps.append(step)
-        if following is not None:
-            # Never taken. What follows would have nothing that leads to it, and be refused.
-            code.main.steps += [
-                Step(asm.mov(R2, 0)),
-                Step(asm.branch(JmpOp.JNE, R2, 0, 0), following),
-            ]
-        code.main.steps.append(Step(asm.exit()))
+    return_what_is_thrown(code.main, throw)
     return None
 
 
@@ -236,33 +218,17 @@ def _keep(main: Function, base: int, last: int | None, count_bytes: bool, frags:
 def _count_exits(
     function: Function, base: int, queue: int | None, count_bytes: bool, long_jumps: bool
 ) -> list[Step]:
-    """Count at each return of a function; return the loads of the map.
-
-    The last return is replaced, the others jump there; where that is too far, it is repeated.
-    """
+    """Count at each return of a function; return the loads of the map."""
     used = {step.instruction.dst for step in function.steps}
     # One that the program saves and restores anyway costs nothing more.
     saved = next((each for each in (R6, R7, R8, R9) if each in used), R6)
-    places = {}
-    slot = 0
-    for step in function.steps:
-        places[step] = slot
-        slot += step.instruction.slots
-    epilogues: dict[Step, list[Step]] = {}
     loads = []
-    nearest: Step | None = None
-    for step in [step for step in reversed(function.steps) if step.instruction.opcode == _EXIT]:
-        if nearest is None or (
-            places[nearest] - places[step] - 1 > _LONGEST_JUMP and not long_jumps
-        ):
-            load = Step(asm.ld_imm64(R1, 0))
-            epilogues[step] = _epilogue(step, load, saved, base, queue, count_bytes)
-            loads.append(load)
-            nearest = step
-        else:
-            step.instruction = asm.jump(0)
-            step.target = nearest
-    function.steps = [each for step in function.steps for each in (step, *epilogues.get(step, ()))]
+
+    def epilogue(first: Step) -> list[Step]:
+        loads.append(Step(asm.ld_imm64(R1, 0)))
+        return _epilogue(first, loads[-1], saved, base, queue, count_bytes)
+
+    end_by(function, epilogue, long_jumps=long_jumps)
     return loads
 
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from xdpkit.btf import Btf, types
 from xdpkit.btf.types import Kind
-from xdpkit.isa import CallKind, Instruction
-from xdpkit.rewrite.body import Body, function_records
+from xdpkit.isa import CallKind, Instruction, asm
+from xdpkit.isa.opcodes import JmpOp, Register
+from xdpkit.rewrite.body import Body, Code, Function, Step, function_records
+
+THROWS_IN_A_SUBPROGRAM = "a subprogram throws (bpf_throw), which ends the program without a return"
+"""Why such a program is refused, as the rest of a sentence."""
 
 _TAG = "exception_callback:"
 
@@ -48,3 +52,30 @@ def is_throw(instruction: Instruction, throw: int | None) -> bool:
         and instruction.call_kind is CallKind.KFUNC
         and instruction.offset == 0
     )
+
+
+def functions_that_throw(code: Code, throw: int | None) -> set[Function]:
+    """Return the functions of a program that call ``bpf_throw``, of that BTF id."""
+    return {
+        function
+        for function in code.functions
+        if any(is_throw(step.instruction, throw) for step in function.steps)
+    }
+
+
+def return_what_is_thrown(main: Function, throw: int | None) -> None:
+    """Have a main function return what it throws: without a callback, it is the same."""
+    steps = main.steps
+    main.steps = []
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        main.steps.append(step)
+        if not is_throw(step.instruction, throw):
+            continue
+        step.instruction = asm.mov(Register.R0, Register.R1)
+        if following is not None:
+            # Never taken. What follows would have nothing that leads to it, and be refused.
+            main.steps += [
+                Step(asm.mov(Register.R2, 0)),
+                Step(asm.branch(JmpOp.JNE, Register.R2, 0, 0), following),
+            ]
+        main.steps.append(Step(asm.exit()))

@@ -8,6 +8,8 @@ What the kernel gets is what the last of them returns, so that is where it is co
 - A tail call from a subprogram ends the subprogram only: the leaf's value goes to the function that
   called it, and must not be counted. The same holds for whatever that leaf tail-calls in turn.
 
+What is said here of counting holds for reporting frames, too (:mod:`xdpkit.rewrite.tap`).
+
 So a leaf that is reached both ways is there twice, as it was and as a copy that counts; and so is
 the program array, where the same one is used both ways. The copy that does not count is the program
 as it was loaded.
@@ -70,6 +72,7 @@ def plan_counting(
     arrays: Mapping[int, Mapping[int, int]],
     *,
     throw: int | None = None,
+    verb: str = "counted",
 ) -> CountingPlan:
     """Return which programs are to count.
 
@@ -79,12 +82,13 @@ def plan_counting(
         arrays: what is in the program arrays that they use: the program in each slot, by the
             number that the programs' loads have for the array.
         throw: BTF id of ``bpf_throw`` in the kernel, None where there is none.
+        verb: what is to be done with what they return, for sentences: "reported", say.
 
     Raises:
         ObjectFormatError: a body contradicts itself.
         RequirementUnmet: a body has instructions that are not known.
     """
-    return _Planner(members, arrays, throw).plan(first)
+    return _Planner(members, arrays, throw, verb).plan(first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ class _Planner:
         members: Mapping[int, Member],
         arrays: Mapping[int, Mapping[int, int]],
         throw: int | None,
+        verb: str,
     ) -> None:
+        self._verb = verb
         self._members = members
         self._contents = arrays
         self._throw = throw
@@ -125,7 +131,8 @@ class _Planner:
                     continue
                 name = f"program {number}" if member is None else f"{member.name} (id {number})"
                 self._note(
-                    f"What {name} returns is not counted: its instructions were not kept with it."
+                    f"What {name} returns is not {self._verb}: its instructions were not kept with"
+                    " it."
                 )
                 continue
             self._programs.add((number, ends))
@@ -158,8 +165,8 @@ class _Planner:
             contents = self._contents.get(jump.array)
             if contents is None and counts:
                 self._note(
-                    f"What {member.name} reaches through program array {jump.array} is not counted:"
-                    " what is in it is not known."
+                    f"What {member.name} reaches through program array {jump.array} is not"
+                    f" {self._verb}: what is in it is not known."
                 )
             for slot, program in (contents or {}).items():
                 if jump.slots is None or slot in jump.slots:
@@ -191,8 +198,8 @@ class _Planner:
         mixed = ending & others - elsewhere
         for array in mixed:
             self._note(
-                f"What {member.name} reaches through program array {array} is not counted: its main"
-                " function hands the array to a subprogram that tail-calls, too."
+                f"What {member.name} reaches through program array {array} is not {self._verb}: its"
+                " main function hands the array to a subprogram that tail-calls, too."
             )
         self._loads[number] = {
             slot: array for slot, array in in_main.items() if array in ending - mixed

@@ -48,7 +48,7 @@ The kernel lets no other program look into its structures (``check_ptr_to_btf_ac
 _WHAT = "count what a program returns from outside"
 # What the kernel gives a program that watches a function of one argument: struct xdp_md *, which
 # is a struct xdp_buff * there, and what it returned.
-_ARGUMENT, _RETURNED = 0, 8
+ARGUMENT, RETURNED = 0, 8
 _QUEUE = -4  # where it is on the stack
 _LAST_ACTION = max(XdpAction)
 _BYTES = value_size(count_bytes=False)
@@ -129,8 +129,8 @@ def watching(
     counters = Step(asm.ld_imm64(R1, 0))
     steps = [
         *_plain(
-            asm.load(R6, R1, _ARGUMENT),
-            asm.load(R7, R1, _RETURNED),
+            asm.load(R6, R1, ARGUMENT),
+            asm.load(R7, R1, RETURNED),
             asm.load(R8, R6, layout.rxq),
             asm.load(R2, R8, layout.dev),
             asm.load(R3, R2, layout.ifindex, size=4),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ethtool ioctl, as far as it is asked: driver, channels, offload features.
+"""The ethtool ioctl, as far as it is asked: driver, channels, offload features, statistics.
 
 Any socket will do for the ioctl; the one given tells the network namespace. What an interface does
 not tell, or a kernel does not know, is None.
@@ -8,13 +8,24 @@ not tell, or a kernel does not know, is None.
 from __future__ import annotations
 
 import array
+import ctypes
 import errno
 import fcntl
+import mmap
+import os
 import struct
 from dataclasses import dataclass
+from typing import Self
 
+from xdpkit.errors import KernelRefused
 from xdpkit.syscalls.netlink import NetlinkSocket
-from xdpkit.uapi.ethtool import ETH_GSTRING_LEN, ETH_SS_FEATURES, SIOCETHTOOL, EthtoolCommand
+from xdpkit.uapi.ethtool import (
+    ETH_GSTRING_LEN,
+    ETH_SS_FEATURES,
+    ETH_SS_STATS,
+    SIOCETHTOOL,
+    EthtoolCommand,
+)
 from xdpkit.uapi.if_link import IFNAMSIZ
 
 _IFREQ = struct.Struct(f"={IFNAMSIZ}s16x")
@@ -29,7 +40,14 @@ _SSET_INFO = struct.Struct("=IIQI")
 # struct ethtool_gstrings and ethtool_gfeatures: cmd, (string set,) length, then the entries
 _GSTRINGS = struct.Struct("=III")
 _GFEATURES = struct.Struct("=II")
+# struct ethtool_stats: cmd, n_stats, then the values
+_GSTATS = struct.Struct("=II")
 _FEATURE_BLOCK = struct.Struct("=IIII")  # available, requested, active, never changed
+
+# Older kernels write as many statistics as there are by then, whatever room they were told of. The
+# largest drivers have some 50,000. This is address space, and becomes memory only where it is used.
+_ROOM = 32 << 20
+_TRIES = 5
 
 _names: dict[int, tuple[str, ...]] = {}
 """The running kernel's names, by string set."""
@@ -95,6 +113,68 @@ def offloads_of(connection: NetlinkSocket, name: str, *wanted: str) -> dict[str,
     return found
 
 
+def statistics_of(connection: NetlinkSocket, name: str) -> tuple[tuple[str, int], ...]:
+    """Return a driver's own statistics (``ethtool -S``): names and values, as the driver has them.
+
+    A name can be there more than once. Empty: it has none, or their number kept changing.
+
+    Raises:
+        KernelRefused: the driver refused.
+    """
+    try:
+        with _Room() as room:
+            return _statistics(connection, name, room)
+    except OSError as error:
+        number = error.errno or 0
+        raise KernelRefused(
+            f"read the statistics of {name}", errno=number, cause=os.strerror(number)
+        ) from None
+
+
+def _statistics(connection: NetlinkSocket, name: str, room: _Room) -> tuple[tuple[str, int], ...]:
+    for _ in range(_TRIES):
+        count = _count(connection, name, ETH_SS_STATS)
+        if not count:
+            break
+        # Names and values are asked for one after the other, and queues can come in between.
+        request = _GSTRINGS.pack(EthtoolCommand.GSTRINGS, ETH_SS_STATS, count)
+        names = room.ask(connection, name, request, count * ETH_GSTRING_LEN)
+        request = _GSTATS.pack(EthtoolCommand.GSTATS, count)
+        values = room.ask(connection, name, request, count * 8)
+        if names is not None and values is not None:
+            return tuple(zip(_texts(names), struct.unpack(f"={count}Q", values), strict=True))
+    return ()
+
+
+class _Room:
+    """Memory for an answer that may be longer than what was asked for: a context manager."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _ROOM, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def ask(self, connection: NetlinkSocket, name: str, request: bytes, size: int) -> bytes | None:
+        """Return what follows the request in the kernel's answer.
+
+        None: there is no answer, or it is not as long as the request says in its last word.
+        """
+        self._memory[: len(request)] = request
+        start = ctypes.c_char.from_buffer(self._memory)
+        try:
+            is_answered = _ioctl(connection, name, ctypes.addressof(start))
+        finally:
+            # Else the memory is in use and cannot be given back.
+            del start
+        if not is_answered or self._memory[: len(request)] != request:
+            return None
+        return self._memory[len(request) : len(request) + size]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._memory.close()
+
+
 def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
     """Return the running kernel's names of offloads; which bit is which differs by release.
 
@@ -104,34 +184,50 @@ def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
     known = _names.get(ETH_SS_FEATURES, ())
     if known:
         return known
-    request = _SSET_INFO.pack(EthtoolCommand.GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0)
-    answer = _ask(connection, name, request, _SSET_INFO.size)
-    if answer is None:
+    count = _count(connection, name, ETH_SS_FEATURES)
+    if count is None:
         return ()
-    count = _SSET_INFO.unpack(answer)[3]
     request = _GSTRINGS.pack(EthtoolCommand.GSTRINGS, ETH_SS_FEATURES, count)
     answer = _ask(connection, name, request, _GSTRINGS.size + count * ETH_GSTRING_LEN)
     if answer is None:
         return ()
-    _names[ETH_SS_FEATURES] = tuple(
-        _text(answer[start : start + ETH_GSTRING_LEN]) or ""
-        for start in range(_GSTRINGS.size, len(answer), ETH_GSTRING_LEN)
-    )
+    _names[ETH_SS_FEATURES] = _texts(answer[_GSTRINGS.size :])
     return _names[ETH_SS_FEATURES]
+
+
+def _count(connection: NetlinkSocket, name: str, string_set: int) -> int | None:
+    """Return how many names a string set has, 0 where the driver has none of the kind."""
+    request = _SSET_INFO.pack(EthtoolCommand.GSSET_INFO, 0, 1 << string_set, 0)
+    answer = _ask(connection, name, request, _SSET_INFO.size)
+    return _SSET_INFO.unpack(answer)[3] if answer is not None else None
 
 
 def _ask(connection: NetlinkSocket, name: str, request: bytes, size: int) -> bytes | None:
     """Return the structure as the kernel filled it in; None where there is no answer."""
     structure = array.array("B", request.ljust(size, b"\0"))
+    if not _ioctl(connection, name, structure.buffer_info()[0]):
+        return None
+    return structure.tobytes()
+
+
+def _ioctl(connection: NetlinkSocket, name: str, address: int) -> bool:
+    """Have the kernel fill in the structure at an address; return whether it did."""
     ifreq = bytearray(_IFREQ.pack(name.encode("utf-8", "surrogateescape")))
-    _POINTER.pack_into(ifreq, IFNAMSIZ, structure.buffer_info()[0])
+    _POINTER.pack_into(ifreq, IFNAMSIZ, address)
     try:
         fcntl.ioctl(connection.fileno(), SIOCETHTOOL, ifreq)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
-            return None
+            return False
         raise
-    return structure.tobytes()
+    return True
+
+
+def _texts(strings: bytes) -> tuple[str, ...]:
+    return tuple(
+        _text(strings[start : start + ETH_GSTRING_LEN]) or ""
+        for start in range(0, len(strings), ETH_GSTRING_LEN)
+    )
 
 
 def _text(value: bytes) -> str | None:

@@ -8,6 +8,7 @@ import enum
 SIOCETHTOOL = 0x8946
 
 ETH_GSTRING_LEN = 32
+ETH_SS_STATS = 1
 ETH_SS_FEATURES = 4
 
 
@@ -16,6 +17,7 @@ class EthtoolCommand(enum.IntEnum):
 
     GDRVINFO = 0x03
     GSTRINGS = 0x1B
+    GSTATS = 0x1D
     GSSET_INFO = 0x37
     GFEATURES = 0x3A
     GCHANNELS = 0x3C

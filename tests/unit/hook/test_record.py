@@ -61,6 +61,7 @@ records = st.builds(
     port_index=st.none() | u32,
     logical_id=u32,
     counting=st.sampled_from([Counting.OFF, *Counting, Counting.PACKETS | Counting.BYTES]),
+    tap=u32,
 )
 
 
@@ -232,8 +233,10 @@ def test_the_layout_is_as_documented() -> None:
         "negotiation": 112,
         "logical_id": 120,
         "counting": 124,
+        "tap": 128,
+        "unused": 132,
     }
-    assert ctypes.sizeof(Layout) == 128
+    assert ctypes.sizeof(Layout) == 136
 
 
 def test_a_later_versions_record_is_read_and_edited_as_large_as_it_was() -> None:
@@ -269,7 +272,7 @@ def test_what_a_later_version_counts_is_unknown() -> None:
 
 
 EARLIER = Layout.logical_id.offset
-"""The size of the structure before it had a logical id, and what is counted."""
+"""The size of the structure before it had a logical id, and what is counted and reported."""
 
 
 def as_earlier_version_writes(record: Record, generation: int) -> bytes:
@@ -289,13 +292,13 @@ def as_earlier_version_writes(record: Record, generation: int) -> bytes:
 class EarlierLayout(ctypes.Structure):
     """The structure as it was before."""
 
-    _fields_ = Layout._fields_[:-2]
+    _fields_ = Layout._fields_[:-4]
 
 
 @given(records, u64)
 def test_an_earlier_versions_record_is_read_and_edited(record: Record, generation: int) -> None:
     stored = decode(as_earlier_version_writes(record, generation))
-    assert stored.record == replace(record, logical_id=0, counting=Counting.OFF)
+    assert stored.record == replace(record, logical_id=0, counting=Counting.OFF, tap=0)
     assert (stored.generation, stored.size, stored.unknown) == (generation, EARLIER, False)
     edited = decode(encode(record, generation, stored))
     assert edited.record == record
@@ -309,7 +312,13 @@ def test_an_earlier_version_changes_only_what_is_not_counted(
     found = sized.unpack("record", RECORD_MAGIC, EarlierLayout, encode(record, generation))
     assert found.fields.generation == generation
     assert found.text("program") == record.program
-    assert any(found.tail) == bool(record.logical_id or record.counting)
+    assert any(found.tail) == bool(record.logical_id or record.counting or record.tap)
+
+
+def test_what_no_version_uses_yet_is_unknown() -> None:
+    stored = decode(with_field("unused", 1))
+    assert stored.record == RECORD
+    assert stored.unknown
 
 
 def test_a_document_that_an_edit_does_not_touch_stays_as_it_was_written() -> None:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who has an interface's frames reported: a folder, locked as long as the reader lives.
+
+``<bpffs>/xdpkit/tap-<netns cookie>-<ifindex>/`` is made before programs are exchanged for copies
+that report, and removed after they have been exchanged again. The reader holds a lock on it
+(``flock``), which the kernel releases with the process, however that ends. So a folder that nobody
+has locked says that copies may be left that report to nobody. They cost next to nothing, since
+nobody grants them credit, and the next change puts others in their place.
+
+All of this is done under the lock of the pins (:meth:`xdpkit.hook.pins.Pins.locked`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Collection, Iterator
+
+from xdpkit.errors import HookBusy, KernelRefused
+from xdpkit.hook.pins import Pins
+from xdpkit.interfaces import Interface
+from xdpkit.syscalls.fd import Fd
+
+_NAME = re.compile(r"tap-(\d+)-(\d+)")
+
+
+def claim(pins: Pins, interface: Interface, what: str) -> Fd:
+    """Become an interface's reader, as long as what is returned is open.
+
+    Raises:
+        HookBusy: another process, or another reader in this one, is.
+        KernelRefused: the folder cannot be made.
+    """
+    path = _path(pins, (interface.netns_cookie, interface.index))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        folder = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+    except OSError as error:
+        raise KernelRefused(
+            what, errno=error.errno or 0, cause=f"{path}: {error.strerror}"
+        ) from error
+    if not _lock(folder):
+        folder.close()
+        raise HookBusy(
+            what,
+            cause=f"another reader has the frames of {interface.name} reported already",
+            remedy=f"see which: fuser -v {path}",
+        )
+    return folder
+
+
+def give_up(pins: Pins, hook: tuple[int, int]) -> None:
+    """Remove the folder of a hook's reader: no copy reports to it any more."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(_path(pins, hook))
+
+
+def may_have_left(pins: Pins) -> bool:
+    """Whether there are, or have been, any readers. Takes no lock."""
+    return any(_hooks(pins))
+
+
+def live(pins: Pins) -> set[tuple[int, int]]:
+    """Return the hooks, by cookie and index, that have a reader."""
+    return {hook for hook in _hooks(pins) if _is_locked(_path(pins, hook))}
+
+
+def left(pins: Pins) -> dict[tuple[int, int], str]:
+    """Return the hooks whose readers have gone without tidying up, and the folders of those."""
+    has_reader = live(pins)
+    return {hook: _path(pins, hook) for hook in _hooks(pins) if hook not in has_reader}
+
+
+def _path(pins: Pins, hook: tuple[int, int]) -> str:
+    cookie, ifindex = hook
+    return f"{pins.folder}/tap-{cookie}-{ifindex}"
+
+
+def _hooks(pins: Pins) -> Iterator[tuple[int, int]]:
+    names: Collection[str] = ()
+    with contextlib.suppress(OSError):
+        names = os.listdir(pins.folder)
+    for name in names:
+        found = _NAME.fullmatch(name)
+        if found is not None:
+            yield int(found[1]), int(found[2])
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        folder = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+    except OSError:
+        return False
+    with folder:
+        return not _lock(folder)
+
+
+def _lock(folder: Fd) -> bool:
+    try:
+        fcntl.flock(folder.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
