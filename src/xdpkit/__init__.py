@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xdpkit import monitor
     from xdpkit.capabilities import Device
     from xdpkit.errors import (
         CompileError,
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
         VerifierError,
         XdpkitError,
     )
-    from xdpkit.hook import Hook, Mode, Via, XdpProg, attach, clean, detach, status
+    from xdpkit.hook import Hook, Mode, Via, XdpProg, attach, detach, status
     from xdpkit.hook.check import check
     from xdpkit.kernel import Collection, Map, Program, load, load_all
+    from xdpkit.monitor.cleaning import clean
     from xdpkit.negotiation import Negotiation, Outcome, Policy
     from xdpkit.obj import MapSpec, Object, ProgramSpec, read
     from xdpkit.uapi.bpf import XdpAction
@@ -70,6 +72,7 @@ __all__ = [
     "detach",
     "load",
     "load_all",
+    "monitor",
     "read",
     "status",
 ]
@@ -93,21 +96,24 @@ _HOMES = {
         "Via",
         "XdpProg",
         "attach",
-        "clean",
         "detach",
         "status",
     ),
     "xdpkit.hook.check": ("check",),
     "xdpkit.kernel": ("Collection", "Map", "Program", "load", "load_all"),
+    "xdpkit.monitor.cleaning": ("clean",),
     "xdpkit.negotiation": ("Negotiation", "Outcome", "Policy"),
     "xdpkit.obj": ("MapSpec", "Object", "ProgramSpec", "read"),
     "xdpkit.uapi.bpf": ("XdpAction",),
 }
+_MODULES = frozenset({"monitor"})
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Counts what goes wrong after an XDP program has run, by interface, program and cause. It stays in
+ * the kernel (`xdpkit monitor install`), so whoever can make packets fail must not be able to make
+ * it expensive, nor to make it forget:
+ *
+ * - Each CPU has a table of its own, which it alone writes: no lock, no atomic operation.
+ * - A table has a fixed number of slots. One that is taken stays taken, so what is counted once is
+ *   counted on. What finds no slot is counted as `other`.
+ * - How many targets of redirects there are, packets may decide. They have slots of their own, and
+ *   a program gets TARGETS of them for each errno; all others of it are one target, TARGET_OTHER,
+ *   which is in the slots of the errors that packets do not choose.
+ * - Where a key is tried first depends on a number that nobody can guess.
+ * - The time of each kind of error is noted only as often as `rate` says; beyond that it only counts.
+ *
+ * src/xdpkit/monitor/layout.py reads the tables; the two are changed together.
+ */
+#include "tracing.h"
+
+#define SLOTS 256 /* of each kind; powers of 2. A value of a per-CPU map has 32 KiB at most */
+#define TARGETS 32
+#define PROBES 16
+#define TARGET_OTHER (~0U)
+
+/* What the kernel has for the id of a map where bpf_redirect() named an interface. */
+#define NO_MAP 0x7fffffff
+
+#define LAST_ACTION XDP_REDIRECT
+#define IN_MAP (1 << 8) /* the program is that of an entry of a devmap or cpumap */
+
+#define LAYOUT 1
+
+/* Written by user space, at any time. */
+volatile struct {
+	__u32 layout; /* of all that is declared here; a reader must know it */
+	__u32 rate;   /* how often a second the time of an error is noted */
+	__u32 ticks;  /* the same, as the distance in jiffies */
+	__u32 seed;   /* of the hash */
+	__u64 since; /* when it was installed, CLOCK_BOOTTIME in nanoseconds */
+} settings = {LAYOUT, 100, 10};
+
+enum kind {
+	EXCEPTION = 1,
+	REDIRECT_ERROR,
+	BULK,
+	CPUMAP,
+};
+
+/* Eight-byte aligned, so that it can be compared fast. Not all kinds use all of it. */
+struct key {
+	__u32 kind;  /* REDIRECT_ERROR: and the type of the map, from bit 8 on */
+	__u32 netns; /* inode number */
+	__u32 ifindex;
+	__u32 program; /* id; BULK: interface that the frames came from */
+	__u32 code;    /* EXCEPTION: action, clamped, and IN_MAP; REDIRECT_ERROR: errno */
+	__u32 map;     /* id */
+	__u32 index;   /* in the map */
+	__u32 target;  /* interface; CPUMAP: CPU */
+} __attribute__((aligned(8)));
+
+struct slot {
+	struct key key;
+	__u64 count;
+	__u64 last_seen; /* bpf_ktime_get_ns() */
+	__u32 last;	 /* action as it was returned; TARGET_OTHER: targets that have a slot */
+	__u32 noted;	 /* jiffies at last_seen */
+};
+
+struct table {
+	__u64 other; /* what found no slot */
+	struct slot slots[SLOTS];
+	struct slot targets[SLOTS];
+};
+
+struct names {
+	char interface[16];
+	char program[16];
+	char target[16];
+};
+
+struct names_table {
+	struct names names[2 * SLOTS]; /* of the slots, then of the targets */
+};
+
+struct bulk {
+	struct key key;
+	__u64 sent, dropped;
+	__u64 last_seen; /* when frames were dropped */
+	__u64 last;	 /* errno */
+	char interface[16];
+	char source[16];
+};
+
+struct bulk_table {
+	__u64 other;
+	struct bulk slots[SLOTS];
+};
+
+struct cpumap {
+	struct key key;
+	__u64 enqueued, queue_full;
+	__u64 processed, no_memory;
+	__u64 passed, dropped, redirected;
+	__u64 last_seen;
+};
+
+struct cpumap_table {
+	__u64 other;
+	struct cpumap slots[SLOTS];
+};
+
+struct failure {
+	char text[80];
+};
+
+#define TABLE(name, structure)                                                                     \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                           \
+		__uint(max_entries, 1);                                                            \
+		__type(key, __u32);                                                                \
+		__type(value, structure);                                                          \
+	} name SEC(".maps")
+
+TABLE(xdpkit_errors, struct table);
+TABLE(xdpkit_names, struct names_table);
+TABLE(xdpkit_bulks, struct bulk_table);
+TABLE(xdpkit_cpumaps, struct cpumap_table);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 128);
+	__type(key, struct failure);
+	__type(value, __u64);
+} xdpkit_refused SEC(".maps");
+
+static const __u32 only = 0;
+
+/* User space puts it in, so that there is always room for it. */
+static const struct failure other_failures = {"other"};
+
+static __always_inline __u32 netns_of(const struct net_device *device)
+{
+	return device->nd_net.net->ns.inum;
+}
+
+static __always_inline void copy_name(char *to, const char *from)
+{
+	/* In four pieces: where the kernel has it, it need not be aligned to eight bytes. */
+	for (int i = 0; i < 4; i++)
+		((__u32 *)to)[i] = ((const __u32 *)from)[i];
+}
+
+static __always_inline int is_same(const struct key *a, const struct key *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+static __always_inline __u32 hash_of(const struct key *key)
+{
+	__u32 hash = settings.seed;
+
+	hash ^= key->ifindex * 0x9e3779b1 + key->program * 0x85ebca77 + key->code * 0xc2b2ae3d;
+	hash *= 0x9e3779b1;
+	hash ^= hash >> 16;
+	hash += key->netns * 0x27d4eb2f + key->index * 0x165667b1 + key->target * 0x9e3779b1;
+	hash += key->map + key->kind * 0x85ebca77;
+	hash ^= hash >> 15;
+	hash *= 0x2c1b3c6d;
+	return hash ^ hash >> 13;
+}
+
+/* Note the time, but not too often: a clock costs more than all the rest. */
+static __always_inline void note_time(struct slot *slot)
+{
+	__u32 now = bpf_jiffies64();
+
+	if (slot->last_seen && now - slot->noted < settings.ticks)
+		return;
+	slot->noted = now;
+	slot->last_seen = bpf_ktime_get_ns();
+}
+
+/*
+ * Returns which of the slots is the key's, or the first one that is free; -1 without either. Keys
+ * begin the slots, which are `size` bytes; a free one has a kind of 0.
+ */
+static __always_inline int find(const struct key *key, const void *slots, __u32 size)
+{
+	__u32 hash = hash_of(key);
+	__u32 step = hash >> 16 | 1;
+
+	for (int i = 0; i < PROBES; i++) {
+		const struct key *there = slots + (hash & (SLOTS - 1)) * size;
+
+		if (!there->kind || is_same(key, there))
+			return hash & (SLOTS - 1);
+		hash += step;
+	}
+	return -1;
+}
+
+/*
+ * Returns the slot of an error that packets do not choose, NULL if there is none. `place` is that of
+ * its names.
+ */
+static __always_inline struct slot *slot_of(const struct key *key, struct table *table, int *place)
+{
+	int found = find(key, table->slots, sizeof(struct slot));
+
+	if (found < 0)
+		return NULL;
+	*place = found & (SLOTS - 1);
+	return &table->slots[*place];
+}
+
+/*
+ * Returns the slot of a failed redirect: the target's own, or that of all which are too many; then
+ * the key is changed.
+ */
+static __always_inline struct slot *target_slot_of(struct key *key, struct table *table, int *place)
+{
+	int found = find(key, table->targets, sizeof(struct slot)) & (2 * SLOTS - 1);
+	struct key other = {
+		.kind = REDIRECT_ERROR,
+		.netns = key->netns,
+		.ifindex = key->ifindex,
+		.program = key->program,
+		.code = key->code,
+		.target = TARGET_OTHER,
+	};
+	struct slot *others;
+
+	if (found < SLOTS && table->targets[found & (SLOTS - 1)].key.kind)
+		goto own;
+	others = slot_of(&other, table, place);
+	if (!others)
+		return NULL;
+	if (found < SLOTS && others->last < TARGETS) {
+		/* It is counted by its number of targets from now on, if not by packets. */
+		others->key = other;
+		others->last++;
+		goto own;
+	}
+	*key = other;
+	return others;
+own:
+	*place = SLOTS + (found & (SLOTS - 1));
+	return &table->targets[found & (SLOTS - 1)];
+}
+
+static __always_inline int count_error(struct key *key, __u32 last, const struct net_device *device,
+				       const struct bpf_prog *program,
+				       const struct net_device *target)
+{
+	struct table *table = bpf_map_lookup_elem(&xdpkit_errors, &only);
+	struct slot *slot;
+	int place;
+
+	if (!table)
+		return 0;
+	slot = (key->kind & 0xff) == EXCEPTION ? slot_of(key, table, &place)
+					       : target_slot_of(key, table, &place);
+	if (!slot) {
+		table->other++;
+		return 0;
+	}
+	if (!slot->count) {
+		struct names_table *names = bpf_map_lookup_elem(&xdpkit_names, &only);
+
+		if (names) {
+			struct names *its = &names->names[place & (2 * SLOTS - 1)];
+
+			copy_name(its->interface, device->name);
+			copy_name(its->program, program->aux->name);
+			if (target)
+				bpf_probe_read_kernel(its->target, sizeof(its->target), target->name);
+		}
+		slot->key = *key;
+	}
+	slot->count++;
+	if (key->target != TARGET_OTHER)
+		slot->last = last;
+	note_time(slot);
+	return 0;
+}
+
+/* (device, program, action) */
+SEC("tp_btf/xdp_exception")
+int xdp_exception(__u64 *context)
+{
+	const struct net_device *device = ARGUMENT(const struct net_device *, context, 0);
+	const struct bpf_prog *program = ARGUMENT(const struct bpf_prog *, context, 1);
+	__u32 action = context[2];
+	enum bpf_attach_type type;
+	struct key key = {
+		.kind = EXCEPTION,
+		/* It can come from a packet: then it must not make as many keys as it likes. */
+		.code = action > LAST_ACTION ? LAST_ACTION + 1 : action,
+	};
+
+	if (!device || !program)
+		return 0;
+	type = program->expected_attach_type;
+	if (type == BPF_XDP_DEVMAP || type == BPF_XDP_CPUMAP)
+		key.code |= IN_MAP;
+	key.netns = netns_of(device);
+	key.ifindex = device->ifindex;
+	key.program = program->aux->id;
+	return count_error(&key, action, device, program, NULL);
+}
+
+/* What is common to the two forms that the tracepoint has had. */
+static __always_inline int redirect_error(const struct net_device *device,
+					  const struct bpf_prog *program, const void *target,
+					  int error, __u32 type, __u32 map, __u32 index)
+{
+	struct net_device *to = NULL;
+	struct key key = {
+		.kind = REDIRECT_ERROR,
+		.code = -error,
+	};
+
+	if (!device || !program)
+		return 0;
+	key.netns = netns_of(device);
+	key.ifindex = device->ifindex;
+	key.program = program->aux->id;
+	if (type == BPF_MAP_TYPE_UNSPEC) {
+		if (map == NO_MAP)
+			key.target = index;
+	} else {
+		key.kind |= type << 8;
+		key.map = map;
+		key.index = index;
+		if (target && (type == BPF_MAP_TYPE_DEVMAP || type == BPF_MAP_TYPE_DEVMAP_HASH)) {
+			const struct bpf_dtab_netdev *entry = target;
+
+			bpf_probe_read_kernel(&to, sizeof(to), &entry->dev);
+			if (to)
+				bpf_probe_read_kernel(&key.target, sizeof(key.target), &to->ifindex);
+		}
+	}
+	return count_error(&key, -error, device, program, to);
+}
+
+/* Linux 5.14: (device, program, target, error, type of map, id of map, index) */
+SEC("?tp_btf/xdp_redirect_err")
+int xdp_redirect_err(__u64 *context)
+{
+	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
+			      ARGUMENT(const struct bpf_prog *, context, 1),
+			      ARGUMENT(const void *, context, 2), context[3], context[4],
+			      context[5], context[6]);
+}
+
+/* The same, where the verifier does not let a `const void *` be read. */
+SEC("?tp_btf/xdp_redirect_err")
+int err_no_target(__u64 *context)
+{
+	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
+			      ARGUMENT(const struct bpf_prog *, context, 1), NULL, context[3],
+			      context[4], context[5], context[6]);
+}
+
+/* Linux 5.6: (device, program, target, error, map, index); nor does it there */
+SEC("?tp_btf/xdp_redirect_err")
+int err_5_6(__u64 *context)
+{
+	const struct bpf_map *map = ARGUMENT(const struct bpf_map *, context, 4);
+
+	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
+			      ARGUMENT(const struct bpf_prog *, context, 1), NULL, context[3],
+			      map ? map->map_type : BPF_MAP_TYPE_UNSPEC, map ? map->id : NO_MAP,
+			      context[5]);
+}
+
+static __always_inline int count_bulk(const struct net_device *from, const struct net_device *to,
+				      int sent, int drops, int error)
+{
+	struct bulk_table *table = bpf_map_lookup_elem(&xdpkit_bulks, &only);
+	struct key key = {
+		.kind = BULK,
+	};
+	struct bulk *bulk;
+	int place;
+
+	if (!table || !to)
+		return 0;
+	key.netns = netns_of(to);
+	key.ifindex = to->ifindex;
+	if (from) {
+		key.program = from->ifindex;
+		key.index = netns_of(from);
+	}
+	place = find(&key, table->slots, sizeof(struct bulk));
+	if (place < 0) {
+		table->other++;
+		return 0;
+	}
+	bulk = &table->slots[place & (SLOTS - 1)];
+	if (!bulk->key.kind) {
+		copy_name(bulk->interface, to->name);
+		if (from)
+			copy_name(bulk->source, from->name);
+		bulk->key = key;
+	}
+	if (sent > 0)
+		bulk->sent += sent;
+	if (drops > 0) {
+		bulk->dropped += drops;
+		bulk->last_seen = bpf_ktime_get_ns();
+		if (error < 0)
+			bulk->last = -error;
+	}
+	return 0;
+}
+
+/* (device that the frames came from, device, sent, drops, error) */
+SEC("?tp_btf/xdp_devmap_xmit")
+int xdp_devmap_xmit(__u64 *context)
+{
+	return count_bulk(ARGUMENT(const struct net_device *, context, 0),
+			  ARGUMENT(const struct net_device *, context, 1), context[2], context[3],
+			  context[4]);
+}
+
+/* XDP_TX on a veth: (device, sent, drops, error) */
+SEC("?tp_btf/xdp_bulk_tx")
+int xdp_bulk_tx(__u64 *context)
+{
+	return count_bulk(NULL, ARGUMENT(const struct net_device *, context, 0), context[1],
+			  context[2], context[3]);
+}
+
+static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu)
+{
+	struct cpumap_table *table = bpf_map_lookup_elem(&xdpkit_cpumaps, &only);
+	struct key key = {
+		.kind = CPUMAP,
+		.map = map,
+		.target = cpu,
+	};
+	int place;
+
+	if (!table)
+		return NULL;
+	place = find(&key, table->slots, sizeof(struct cpumap));
+	if (place < 0) {
+		table->other++;
+		return NULL;
+	}
+	place &= SLOTS - 1;
+	table->slots[place].key = key;
+	return &table->slots[place];
+}
+
+/* (id of map, processed, drops, CPU) */
+SEC("?tp_btf/xdp_cpumap_enqueue")
+int xdp_cpumap_enqueue(__u64 *context)
+{
+	struct cpumap *cpumap = cpumap_of(context[0], context[3]);
+	__u32 processed = context[1], drops = context[2];
+
+	if (!cpumap)
+		return 0;
+	/* In native mode it tells of a bulk, dropped frames among them; in generic mode of one. */
+	if (processed)
+		cpumap->enqueued += processed - drops;
+	if (drops) {
+		cpumap->queue_full += drops;
+		cpumap->last_seen = bpf_ktime_get_ns();
+	}
+	return 0;
+}
+
+/* Linux 5.9: (id of map, processed, drops, whether it slept, what the entry's program did) */
+SEC("?tp_btf/xdp_cpumap_kthread")
+int xdp_cpumap_kthread(__u64 *context)
+{
+	struct cpumap *cpumap = cpumap_of(context[0], bpf_get_smp_processor_id());
+	const struct xdp_cpumap_stats *stats =
+		ARGUMENT(const struct xdp_cpumap_stats *, context, 4);
+	__u32 drops = context[2];
+
+	if (!cpumap)
+		return 0;
+	cpumap->processed += (__u32)context[1];
+	if (stats) {
+		cpumap->passed += stats->pass;
+		cpumap->dropped += stats->drop;
+		cpumap->redirected += stats->redirect;
+	}
+	if (drops) {
+		cpumap->no_memory += drops;
+		cpumap->last_seen = bpf_ktime_get_ns();
+	}
+	return 0;
+}
+
+/* Linux 6.6: (text); for links only, what is attached by netlink is told the text itself */
+SEC("?tp_btf/bpf_xdp_link_attach_failed")
+int attach_failed(__u64 *context)
+{
+	struct failure failure = {};
+	__u64 first = 1, *count;
+
+	bpf_probe_read_kernel_str(failure.text, sizeof(failure.text),
+				  ARGUMENT(const void *, context, 0));
+	if (bpf_map_update_elem(&xdpkit_refused, &failure, &first, BPF_NOEXIST)) {
+		count = bpf_map_lookup_elem(&xdpkit_refused, &failure);
+		if (!count)
+			count = bpf_map_lookup_elem(&xdpkit_refused, &other_failures);
+		if (count)
+			__sync_fetch_and_add(count, 1);
+	}
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A complaint, as a value."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_MOST = 4
+
+
+class Severity(enum.StrEnum):
+    """How bad it is.
+
+    Attributes:
+        ERROR: packets got lost that should not, or programs do not do what they are for.
+        WARNING: that can come, or something is not as it should be.
+        NOTE: somebody should know.
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that is wrong, or that somebody should know.
+
+    Attributes:
+        severity: how bad it is.
+        kind: a stable word for it, for scripts: "invalid-action".
+        what: what is wrong, as a sentence.
+        interface: where, "" for the whole host. program: its name, "" where it is no program's.
+        cause: why, as a sentence; None: not known.
+        remedy: what helps, where that is sure.
+        evidence: numbers, and lines of source.
+    """
+
+    severity: Severity
+    kind: str
+    what: str
+    interface: str = ""
+    program: str = ""
+    cause: str | None = None
+    remedy: str | None = None
+    evidence: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "severity": self.severity.value,
+            "kind": self.kind,
+            "interface": self.interface or None,
+            "program": self.program or None,
+            "what": self.what,
+            "cause": self.cause,
+            "remedy": self.remedy,
+            "evidence": list(self.evidence),
+        }
+
+
+_ORDER = tuple(Severity)
+
+
+def worst_first(complaints: Iterable[Complaint]) -> tuple[Complaint, ...]:
+    """Return complaints in order: the worst first, then by interface; else as they came."""
+    return tuple(
+        sorted(
+            complaints,
+            key=lambda each: (_ORDER.index(each.severity), not each.interface, each.interface),
+        )
+    )
+
+
+def packets(number: int) -> str:
+    """Return "1 packet", "2,000 packets"."""
+    return f"{number:,} packet{'' if number == 1 else 's'}"
+
+
+def lost(number: int, how: str = "lost") -> str:
+    """Return "1 packet was lost", "2 packets were lost"."""
+    return f"{packets(number)} {'was' if number == 1 else 'were'} {how}"
+
+
+def listed(items: Iterable[str], *, most: int = _MOST) -> str:
+    """Return items in a row, each once: "a; b; and 3 more"."""
+    found = list(dict.fromkeys(items))
+    shown = found[:most]
+    if len(found) > most:
+        shown.append(f"and {len(found) - most} more")
+    return "; ".join(shown)

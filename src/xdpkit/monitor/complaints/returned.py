@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs returned that is no action, that means failure, or that the driver could not do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xdpkit.capabilities import Answer
+from xdpkit.monitor import words
+from xdpkit.monitor.complaints.complaint import Complaint, Severity, listed, lost, packets
+from xdpkit.monitor.complaints.facts import Code, Facts, HookFacts, Member, called
+from xdpkit.monitor.complaints.lines import action_name, is_invalid, returning
+from xdpkit.monitor.model import ErrorCount, Reason
+from xdpkit.uapi.bpf import XdpAction
+
+if TYPE_CHECKING:
+    from xdpkit.hook.counters import ProgramCounts
+
+_KINDS = {
+    Reason.INVALID: "invalid-action",
+    Reason.ABORTED: "aborted",
+    Reason.UNSUPPORTED: "unsupported-action",
+    Reason.TX_FAILED: "tx-failed",
+    Reason.FAILED: "driver-failed",
+    Reason.REDIRECT_FAILED: "redirect-failed",
+}
+_REMEDY = ". Remedy: "
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the tracepoint told of a program: errors that only differ in ids, as of its copies.
+
+    Attributes:
+        errors: the errors; there is one at least.
+        members: the programs that they may be of; none: it has left.
+    """
+
+    errors: tuple[ErrorCount, ...]
+    members: tuple[Member, ...]
+
+    @property
+    def first(self) -> ErrorCount:
+        return self.errors[0]
+
+    @property
+    def count(self) -> int:
+        return sum(each.packets for each in self.errors)
+
+    @property
+    def returned(self) -> str:
+        """What was returned, as C calls it; of several numbers, that there are some."""
+        numbers = {each.returned for each in self.errors}
+        return action_name(min(numbers)) if len(numbers) == 1 else "numbers"
+
+    @property
+    def name(self) -> str:
+        """What to call the program."""
+        return called(self.first.program, self.members)
+
+    @property
+    def evidence(self) -> str:
+        text = f"tracepoint xdp_exception: {packets(self.count)}"
+        if self.first.reason is Reason.INVALID:
+            text += f", at last {listed(action_name(each.returned) for each in self.errors)}"
+        return text
+
+
+def invalid(facts: Facts) -> Iterator[Complaint]:
+    """Numbers that are no action: the driver drops the packet."""
+    yield from _returned(facts, Reason.INVALID, "invalid", is_invalid)
+
+
+def aborted(facts: Facts) -> Iterator[Complaint]:
+    """XDP_ABORTED, by which a program says that it failed."""
+    yield from _returned(facts, Reason.ABORTED, "aborted", XdpAction.ABORTED.__eq__)
+
+
+def not_done(facts: Facts) -> Iterator[Complaint]:
+    """Valid actions that the driver does not have, or that failed in it."""
+    with_causes = {(each.where, each.program_id) for each in facts.redirect_errors()}
+    for told in _told(
+        facts,
+        (
+            each
+            for each in facts.errors()
+            if each.reason not in (Reason.INVALID, Reason.ABORTED)
+            # The same packets are told of with the cause.
+            and (
+                each.reason is not Reason.REDIRECT_FAILED
+                or (each.where, each.program_id) not in with_causes
+            )
+        ),
+    ):
+        hook = facts.hook_at(told.first.where)
+        yield _not_done(told, hook) if hook is not None and told.members else _past(told)
+
+
+def transmitted_to_nobody(facts: Facts) -> Iterator[Complaint]:
+    """XDP_TX where it cannot be done: on some drivers nothing fires then."""
+    known = {each.where.ifindex for each in facts.errors() if each.action == "tx"}
+    for hook in facts.hooks:
+        offered, report = hook.finding("action-tx"), facts.report_of(hook)
+        if report is None or offered is None or offered.answer is not Answer.NO:
+            continue
+        if hook.status.interface.index in known:
+            continue
+        for program in report.programs:
+            count = program.total.packets[XdpAction.TX]
+            if count:
+                yield Complaint(
+                    Severity.ERROR,
+                    "tx-lost",
+                    f"{lost(count)}: {program.name} returned XDP_TX, which {hook.name} cannot do",
+                    hook.name,
+                    program.name,
+                    cause=offered.evidence,
+                    remedy=_transmit_remedy(hook),
+                    evidence=returning(_code_of(hook, program), XdpAction.TX.__eq__),
+                )
+
+
+def _told(facts: Facts, errors: Iterable[ErrorCount]) -> list[_Told]:
+    groups: dict[object, list[ErrorCount]] = {}
+    members: dict[object, tuple[Member, ...]] = {}
+    for error in errors:
+        blamed = facts.blamed(error)
+        ids = tuple(each.attached.program.id for each in blamed)
+        where = (error.where.netns, error.where.ifindex)
+        key = (*where, error.program, error.reason, error.action, ids)
+        groups.setdefault(key, []).append(error)
+        members[key] = blamed
+    return [_Told(tuple(found), members[key]) for key, found in groups.items()]
+
+
+def _returned(
+    facts: Facts, reason: Reason, name: str, wanted: Callable[[int], bool]
+) -> Iterator[Complaint]:
+    """Yield a complaint for each program that returned such a value, however that is known."""
+    told = _told(facts, (each for each in facts.errors() if each.reason is reason))
+    for hook in facts.hooks:
+        here = [each for each in told if each.members and hook.is_at(each.first.where)]
+        counted = list(_counted(facts, hook, name))
+        for program, count in counted:
+            # What the tracepoint tells began earlier, or is of several programs.
+            if len(counted) == 1:
+                count = max(count, sum(each.count for each in here))
+            yield _by_counters(facts, hook, program, count, reason, wanted, here)
+        for each in here if not counted else ():
+            yield _by_tracepoint(facts, hook, each, wanted)
+    yield from (_past(each) for each in told if not each.members)
+
+
+def _counted(facts: Facts, hook: HookFacts, name: str) -> Iterator[tuple[ProgramCounts, int]]:
+    from xdpkit.rewrite import COUNTED
+
+    report = facts.report_of(hook)
+    for program in report.programs if report is not None else ():
+        count = program.total.packets[COUNTED.index(name)]
+        if count:
+            yield program, count
+
+
+def _by_counters(
+    facts: Facts,
+    hook: HookFacts,
+    program: ProgramCounts,
+    count: int,
+    reason: Reason,
+    wanted: Callable[[int], bool],
+    told: list[_Told],
+) -> Complaint:
+    returned = {each.returned for each in told}
+    return Complaint(
+        Severity.ERROR,
+        _KINDS[reason],
+        _sentence(program.name, count, reason, returned.pop() if len(returned) == 1 else "numbers"),
+        hook.name,
+        program.name,
+        cause=listed(returning(_code_of(hook, program), wanted)) or None,
+        remedy=_correction(facts, hook, program.logical_id) if reason is Reason.INVALID else None,
+        evidence=(_seen(program, reason), *(each.evidence for each in told)),
+    )
+
+
+def _by_tracepoint(
+    facts: Facts, hook: HookFacts, told: _Told, wanted: Callable[[int], bool]
+) -> Complaint:
+    code = [each for member in told.members for each in member.code]
+    is_clear = len(told.members) == 1
+    return Complaint(
+        Severity.ERROR,
+        _KINDS[told.first.reason],
+        _sentence(told.name, told.count, told.first.reason, told.returned),
+        hook.name,
+        told.name if is_clear else "",
+        cause=listed(returning(code, wanted)) or None,
+        remedy=_correction(facts, hook, told.members[0].attached.program.id)
+        if is_clear and told.first.reason is Reason.INVALID
+        else None,
+        evidence=(told.evidence,),
+    )
+
+
+def _sentence(name: str, count: int, reason: Reason, returned: str) -> str:
+    dropped = lost(count, "dropped")
+    if reason is Reason.ABORTED:
+        return f"{dropped}: {name} returned XDP_ABORTED"
+    if returned == "numbers":
+        return f"{dropped}: {name} returned numbers that are no action"
+    return f"{dropped}: {name} returned {returned}, which is no action"
+
+
+def _seen(program: ProgramCounts, reason: Reason) -> str:
+    from xdpkit.hook.scope import describe
+    from xdpkit.rewrite import COUNTED
+
+    at = COUNTED.index(reason.value)
+    queues = frozenset(queue for queue, each in program.per_queue.items() if each.packets[at])
+    return f"counters: {packets(program.total.packets[at])} of {describe(queues)}"
+
+
+def _past(told: _Told) -> Complaint:
+    """Return a note on what a program did that is not there any more."""
+    error = told.first
+    cause, _, _ = words.explain_exception(error.action, error.reason, error.returned).partition(
+        _REMEDY
+    )
+    return Complaint(
+        Severity.NOTE,
+        _KINDS[error.reason],
+        f"{lost(told.count)} on {error.where.interface} by {error.program}, which is not there now",
+        error.where.interface,
+        error.program,
+        cause=cause,
+        evidence=(told.evidence,),
+    )
+
+
+def _not_done(told: _Told, hook: HookFacts) -> Complaint:
+    error = told.first
+    verb = "does not have" if error.reason is Reason.UNSUPPORTED else "failed to do"
+    cause, _, advice = words.explain_exception(
+        error.action, error.reason, error.returned
+    ).partition(_REMEDY)
+    offered = hook.finding(f"action-{error.action}")
+    if offered is not None and offered.answer is Answer.NO:
+        cause = offered.evidence
+    remedy = _transmit_remedy(hook) if error.action == "tx" else None
+    code = [each for member in told.members for each in member.code]
+    return Complaint(
+        Severity.ERROR,
+        _KINDS[error.reason],
+        f"{lost(told.count)}: {hook.name} {verb} {told.returned}, which {told.name} returned",
+        hook.name,
+        told.name if len(told.members) == 1 else "",
+        cause=cause,
+        remedy=remedy or advice or None,
+        evidence=(told.evidence, *returning(code, error.returned.__eq__)),
+    )
+
+
+def _transmit_remedy(hook: HookFacts) -> str | None:
+    from xdpkit.negotiation.targets import peer_remedy
+
+    return peer_remedy(hook.device) if hook.device is not None else None
+
+
+def _code_of(hook: HookFacts, program: ProgramCounts) -> tuple[Code, ...]:
+    """Return the code of a program alone: what it tail-calls is counted by itself."""
+    ids = (program.program.id, program.logical_id)
+    found = [each for member in hook.members for each in member.code]
+    exact = [each for each in found if each.id in ids]
+    return tuple(exact or (each for each in found if each.name == program.name))[:1]
+
+
+def _correction(facts: Facts, hook: HookFacts, program_id: int) -> str | None:
+    """Return how to put a corrected program in its place, where its file is known."""
+    member = next((each for each in hook.members if program_id in each.ids), None)
+    stored = member.attached.record if member is not None else None
+    if member is None or stored is None or stored.record.origin.path is None:
+        return None
+    options = ["--program", stored.record.program]
+    if member.queues is not None:
+        from xdpkit.hook.scope import ranges
+
+        options += ["--queue", ranges(member.queues)]
+    command = facts.command("replace", hook, *options)
+    return f"correct it, and: {command} {shlex.quote(stored.record.origin.path)}"

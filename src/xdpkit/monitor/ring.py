@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ring buffer for events, and the credit without which nothing is written into it.
+
+The reader grants credit, the kernel's side spends it: a record each. So what an attacker can
+trigger without end costs no more than the reader wants to read, and nothing when it stopped
+reading. Each of the two numbers has one writer, and each CPU its own pair. Without credit, or
+without room, the kernel's side only counts.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from xdpkit.errors import UsageError
+from xdpkit.kernel import Map, host
+from xdpkit.kernel.memory import Memory
+from xdpkit.kernel.ringbuf import RingBuffer
+from xdpkit.monitor.record import Event, decode
+from xdpkit.uapi.bpf import MapFlags, MapType
+
+DEFAULT_SIZE = 1 << 20
+"""Bytes of a ring buffer, if nothing else is asked for: some six thousand events."""
+
+LARGEST_SIZE = 1 << 30
+
+ENTRY_SIZE = 64
+"""Bytes of an entry of both maps: a line of the CPU's cache, so that no CPU slows another one."""
+
+# The words of an entry of `spending`; `credits` has one only.
+_SPENT, _SUPPRESSED, _LOST, _SEEN = range(4)
+
+_WITHOUT_LIMIT = (1 << 64) - 1
+
+
+class Ring:
+    """Where the kernel's side writes events: a context manager that owns the three maps.
+
+    Attributes:
+        ring: the ring buffer. credits: what was granted, by CPU; only user space writes it.
+        spending: what became of it, by CPU; only the kernel's side writes it.
+    """
+
+    def __init__(self, size: int = DEFAULT_SIZE) -> None:
+        """Make the maps. Nothing is granted yet.
+
+        Args:
+            size: of the buffer, in bytes: a power of 2, whole pages.
+
+        Raises:
+            UsageError: the size makes no sense.
+            RequirementUnmet, MissingPrivilege, KernelRefused: the maps cannot be made.
+        """
+        if size & (size - 1) or not mmap.PAGESIZE <= size <= LARGEST_SIZE:
+            raise UsageError(
+                f"make a ring buffer of {size} bytes",
+                cause=f"the size is a power of 2, from {mmap.PAGESIZE} to {LARGEST_SIZE}",
+            )
+        with ExitStack() as owned:
+            self.ring = owned.enter_context(
+                Map.create(
+                    MapType.RINGBUF, key_size=0, value_size=0, max_entries=size, name="events"
+                )
+            )
+            self.credits = owned.enter_context(_by_cpu("credits"))
+            self.spending = owned.enter_context(_by_cpu("spending"))
+            self._granted = owned.enter_context(Memory(self.credits, writable=True))
+            self._spending = owned.enter_context(Memory(self.spending))
+            self._buffer = owned.enter_context(RingBuffer(self.ring))
+            self._owned = owned.pop_all()
+        # What has not added up to a whole record yet.
+        self._fraction = 0.0
+
+    def grant(self, rate: int, elapsed: float) -> None:
+        """Grant each CPU credit for the time that has passed: a bucket that fills.
+
+        What a CPU has not spent it keeps, up to a second's worth.
+
+        Args:
+            rate: records a second and CPU.
+            elapsed: seconds since the last time. The first time, a second fills the bucket.
+        """
+        due = rate * elapsed + self._fraction
+        whole = int(due)
+        self._fraction = due - whole
+        for cpu in range(self._granted.entries):
+            spent = self._spending.get(cpu, _SPENT)
+            granted = self._granted.get(cpu)
+            self._granted.set(cpu, 0, min(granted + whole, spent + rate))
+
+    def grant_all(self) -> None:
+        """Grant as much as anybody can spend: only the room in the buffer is a limit then."""
+        for cpu in range(self._granted.entries):
+            self._granted.set(cpu, 0, _WITHOUT_LIMIT)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the events that are there now, of each CPU in their order.
+
+        Raises:
+            ObjectFormatError: a record is none of ours.
+        """
+        return map(decode, self._buffer.records())
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to read; return whether there is."""
+        return self._buffer.wait(seconds)
+
+    def fileno(self) -> int:
+        """Return a descriptor that polls as readable when there is something to read."""
+        return self._buffer.fileno()
+
+    @property
+    def seen(self) -> int:
+        """How many events there were."""
+        return self._spending.sum(_SEEN)
+
+    @property
+    def suppressed(self) -> int:
+        """How many were not written, as there was no credit for them."""
+        return self._spending.sum(_SUPPRESSED)
+
+    @property
+    def lost(self) -> int:
+        """How many were not written, as the buffer was full."""
+        return self._spending.sum(_LOST)
+
+    def close(self) -> None:
+        """Close the maps; closing twice does nothing. Programs that have them keep them."""
+        self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _by_cpu(name: str) -> Map:
+    return Map.create(
+        MapType.ARRAY,
+        key_size=4,
+        value_size=ENTRY_SIZE,
+        max_entries=host.possible_cpus(),
+        name=name,
+        flags=MapFlags.MMAPABLE,
+    )

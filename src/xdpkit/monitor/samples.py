@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard counters: one set of names and labels, for every output.
+
+Ids change whenever a program is loaded anew, and a label that changes makes new series of old ones:
+so ids are in ``xdpkit_program_info`` only. The name of a namespace is empty for the one that was
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from xdpkit.monitor.model import Reason, Snapshot, Where
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A standard counter, or what describes others.
+
+    Attributes:
+        name: without the ending that a counter has in some formats (``_total``).
+        labels: the names of its labels, in order.
+        meaning: one sentence.
+        is_counter: whether it counts; the others are 1, or a state.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    meaning: str
+    is_counter: bool = True
+
+
+_HERE = ("netns", "interface")
+
+RETURNED = Metric(
+    "xdpkit_returned_packets",
+    (*_HERE, "queue", "program", "action"),
+    "Packets by what the program returned for them.",
+)
+RETURNED_BYTES = Metric(
+    "xdpkit_returned_bytes",
+    (*_HERE, "queue", "program", "action"),
+    "Bytes of packets by what the program returned for them.",
+)
+NO_PROGRAM = Metric(
+    "xdpkit_no_program_packets",
+    (*_HERE, "queue"),
+    "Packets of RX queues that no program serves; they pass.",
+)
+ERRORS = Metric(
+    "xdpkit_errors",
+    (*_HERE, "program", "action", "reason"),
+    "Packets that were lost after the program had run, except by failed redirects.",
+)
+REDIRECT_ERRORS = Metric(
+    "xdpkit_redirect_errors",
+    (*_HERE, "program", "target", "reason"),
+    "Packets that could not be redirected, by the kernel's errno.",
+)
+TRANSMITTED = Metric(
+    "xdpkit_transmitted_frames",
+    (*_HERE, "source"),
+    "Redirected frames that an interface has taken for transmission.",
+)
+TRANSMIT_DROPS = Metric(
+    "xdpkit_transmit_drops",
+    (*_HERE, "source"),
+    "Redirected frames that an interface did not take.",
+)
+CPUMAP_FRAMES = Metric(
+    "xdpkit_cpumap_frames", ("map", "cpu"), "Frames that the queue of a cpumap's entry has taken."
+)
+CPUMAP_DROPS = Metric(
+    "xdpkit_cpumap_drops", ("map", "cpu", "reason"), "Frames that were lost in a cpumap."
+)
+DRIVER = Metric(
+    "xdpkit_driver_packets",
+    (*_HERE, "queue", "driver", "event"),
+    "What the driver says has happened (ethtool -S), under standard names.",
+)
+DRIVER_BYTES = Metric(
+    "xdpkit_driver_bytes",
+    (*_HERE, "queue", "driver"),
+    "Bytes of the packets that the driver gave to the program, as it says.",
+)
+ATTACH_FAILURES = Metric(
+    "xdpkit_attach_failures", ("reason",), "XDP links that the kernel refused to attach."
+)
+OTHER = Metric(
+    "xdpkit_other_errors",
+    (),
+    "Errors that could not be told apart any more, as there were too many kinds of them.",
+)
+MISSED = Metric(
+    "xdpkit_missed_events", (), "Errors that could not be counted, as the counting ran already."
+)
+PROGRAM = Metric(
+    "xdpkit_program_info",
+    (*_HERE, "queue", "program", "program_id", "tag", "mode", "owner"),
+    "A program on an interface, with its id; always 1.",
+    is_counter=False,
+)
+INSTALLED = Metric(
+    "xdpkit_monitor_installed",
+    (),
+    "1 if errors are counted by resident programs (xdpkit monitor install), else 0.",
+    is_counter=False,
+)
+
+METRICS = (
+    RETURNED,
+    RETURNED_BYTES,
+    NO_PROGRAM,
+    ERRORS,
+    REDIRECT_ERRORS,
+    TRANSMITTED,
+    TRANSMIT_DROPS,
+    CPUMAP_FRAMES,
+    CPUMAP_DROPS,
+    DRIVER,
+    DRIVER_BYTES,
+    ATTACH_FAILURES,
+    OTHER,
+    MISSED,
+    PROGRAM,
+    INSTALLED,
+)
+"""All of them, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A number under its standard name.
+
+    Attributes:
+        metric: what it is. labels: the values of its labels, in the metric's order.
+        value: the number.
+    """
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: int
+
+    @property
+    def labelled(self) -> Mapping[str, str]:
+        """The labels by name."""
+        return MappingProxyType(dict(zip(self.metric.labels, self.labels, strict=True)))
+
+
+def samples(snapshot: Snapshot) -> Iterator[Sample]:
+    """Yield what was counted, each series once.
+
+    Programs of one name on one interface are one series, and so are errors that only differ in ids.
+    """
+    sums: dict[tuple[Metric, tuple[str, ...]], int] = {}
+    for sample in _each(snapshot):
+        key = (sample.metric, sample.labels)
+        if sample.metric.is_counter:
+            sums[key] = sums.get(key, 0) + sample.value
+        else:
+            sums[key] = sample.value
+    for (metric, labels), value in sums.items():
+        yield Sample(metric, labels, value)
+
+
+def _each(snapshot: Snapshot) -> Iterator[Sample]:
+    yield from _returned(snapshot)
+    yield from _tracepoints(snapshot)
+    for driver in snapshot.drivers:
+        for count in driver.counts:
+            queue = "" if count.queue is None else str(count.queue)
+            here = (*_place(driver.where), queue, driver.driver)
+            if count.event == "bytes":
+                yield Sample(DRIVER_BYTES, here, count.value)
+            else:
+                yield Sample(DRIVER, (*here, count.event), count.value)
+    for program in snapshot.attached:
+        described = (
+            *_place(program.where),
+            program.queue,
+            program.program,
+            str(program.program_id),
+            program.tag,
+            program.mode,
+            program.owner,
+        )
+        yield Sample(PROGRAM, described, 1)
+    yield Sample(INSTALLED, (), int(snapshot.installed is not None))
+
+
+def _returned(snapshot: Snapshot) -> Iterator[Sample]:
+    from xdpkit.rewrite import COUNTED
+
+    for report in snapshot.returned:
+        here = ("", report.interface.name)
+        for program in report.programs:
+            for queue, counts in program.per_queue.items():
+                for name, packets in zip(COUNTED, counts.packets, strict=True):
+                    yield Sample(RETURNED, (*here, str(queue), program.name, name), packets)
+                for name, length in zip(COUNTED, counts.bytes or (), strict=bool(counts.bytes)):
+                    yield Sample(RETURNED_BYTES, (*here, str(queue), program.name, name), length)
+        for queue, found in report.no_program.items():
+            yield Sample(NO_PROGRAM, (*here, str(queue)), found.packets)
+
+
+def _tracepoints(snapshot: Snapshot) -> Iterator[Sample]:
+    found = snapshot.tracepoints
+    for error in found.errors:
+        # The same packets are among the redirect errors, with the cause.
+        if error.reason is not Reason.REDIRECT_FAILED:
+            labels = (*_place(error.where), error.program, error.action, error.reason.value)
+            yield Sample(ERRORS, labels, error.packets)
+    for failed in found.redirect_errors:
+        labels = (*_place(failed.where), failed.program, failed.target.name, failed.error)
+        yield Sample(REDIRECT_ERRORS, labels, failed.packets)
+    for sent in found.transmits:
+        source = sent.source.title if sent.source is not None else ""
+        yield Sample(TRANSMITTED, (*_place(sent.where), source), sent.sent)
+        yield Sample(TRANSMIT_DROPS, (*_place(sent.where), source), sent.dropped)
+    for cpumap in found.cpumaps:
+        here = (cpumap.map_name, str(cpumap.cpu))
+        yield Sample(CPUMAP_FRAMES, here, cpumap.enqueued)
+        yield Sample(CPUMAP_DROPS, (*here, "queue_full"), cpumap.queue_full)
+        yield Sample(CPUMAP_DROPS, (*here, "no_memory"), cpumap.no_memory)
+    for text, times in found.attach_failures.items():
+        yield Sample(ATTACH_FAILURES, (text,), times)
+    if snapshot.installed is not None:
+        yield Sample(OTHER, (), found.other)
+        yield Sample(MISSED, (), found.missed)
+
+
+def _place(where: Where) -> tuple[str, str]:
+    return where.netns, where.interface
