@@ -17,7 +17,7 @@ def main() -> None:
     status.main()
     print()
 
-    from bench import analysis, counters, dispatch, load, queues, replace
+    from bench import analysis, counters, dispatch, load, monitor, queues, replace
 
     load.main()
     print()
@@ -30,6 +30,8 @@ def main() -> None:
     counters.main()
     print()
     dispatch.main()
+    print()
+    monitor.main()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ COMMANDS = {
     "confirm": ("confirm", "Keep a change that would be undone after a time."),
     "status": ("status", "Show which interfaces have which programs."),
     "counters": ("counters", "Count what programs return, by RX queue and action."),
+    "monitor": ("monitor", "Count what goes wrong on the whole machine, and watch it."),
+    "events": ("events", "Show each packet that goes wrong, as it happens."),
+    "capture": ("capture", "Show or write packets with what the program returned for them."),
+    "export": ("export", "Offer all counters to Prometheus (OpenMetrics)."),
+    "doctor": ("doctor", "Say what is wrong, why, and what to do."),
     "clean": ("clean", "Remove what is left over, or every trace of xdpkit."),
     "build": ("build", "Compile C into an object file."),
     "run": ("run", "Run a program over captured packets."),
@@ -67,7 +72,7 @@ class _Group(click.Group):
             "\n"
             "Exit status: 0 done, 1 unexpected, 2 usage, 3 a requirement is not met, 4 refused by\n"
             "the kernel, 5 someone else's program is there, 6 bad object file, 7 privilege is\n"
-            "missing.\n"
+            "missing, 8 'doctor' found something wrong.\n"
         )
 
 

@@ -39,7 +39,7 @@ def command(settings: Settings, everything: bool, dry_run: bool, pin_root: str) 
     All network namespaces are gone through. The exit status is 5 if something could not be
     removed, because a process holds it.
     """
-    from xdpkit.hook import clean
+    from xdpkit.monitor.cleaning import clean
 
     if settings.netns is not None:
         raise UsageError(

@@ -30,7 +30,12 @@ def test_the_help_of_the_whole(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, "counters enable", "counters disable", "counters show"]
+    "name",
+    [
+        *COMMANDS,
+        *(f"counters {verb}" for verb in ("enable", "disable", "show")),
+        *(f"monitor {verb}" for verb in ("install", "remove", "show")),
+    ],
 )
 def test_the_help_of_each_command_has_examples(name: str, golden: Golden) -> None:
     command: click.Command = cli

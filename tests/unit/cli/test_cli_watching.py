@@ -48,6 +48,16 @@ def test_a_signal_that_the_process_ignores_ends_nothing() -> None:
     assert len(finished) == 2
 
 
+@pytest.mark.usefixtures("interrupts")
+def test_who_listens_to_a_signal_hears_of_the_one_that_ended_the_rounds() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    for _ in rounds(LONG_S, None):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not heard
+    assert heard == [signal.SIGINT]
+
+
 class _Terminal(io.StringIO):
     """Takes what is printed to a terminal."""
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +44,8 @@ def test_capabilities_of_a_user_namespace_do_not_count(monkeypatch: pytest.Monke
 
 
 def test_a_package_that_was_not_built_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("xdpkit.__file__", f"{tmp_path}/__init__.py")
+    monkeypatch.setattr("xdpkit.kernel.shipped.FOLDER", tmp_path)
     with pytest.raises(RequirementUnmet, match="the package was not built"):
         shipped.folder()
