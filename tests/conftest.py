@@ -28,6 +28,20 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("xdpkit")
 
+_PEERS = (
+    "bpf-gcc",
+    "bpftool",
+    "capsh",
+    "ethtool",
+    "ip",
+    "prometheus",
+    "promtool",
+    "tcpdump",
+    "tmux",
+    "tshark",
+    "xdp-loader",
+)
+
 _kernel_tests: Counter[str] = Counter()
 
 
@@ -129,7 +143,7 @@ def _missing_peers() -> Iterator[str]:
     clangs = [version for version in range(14, 20) if shutil.which(f"clang-{version}", path=path)]
     if len(clangs) < 2:
         yield "clang (two versions of 14 to 19)"
-    for tool in ("bpf-gcc", "bpftool", "capsh", "ethtool", "ip", "tcpdump", "xdp-loader"):
+    for tool in _PEERS:
         if shutil.which(tool, path=path) is None:
             yield tool
     if not any(Path("/usr/lib").glob("*/bpf/*.o")):

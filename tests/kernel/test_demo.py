@@ -35,16 +35,27 @@ _VARIABLE = (
     (r"/\d+-\d+/link", "/HOOK/link"),
     (r"^\[{'passed'.*$", "[…]"),
     (r"^\[\d+, \d+, \d+, \d+\]$", "[N, N, N, N]"),
+    (r"\(id \d+\)", "(id ID)"),
+    (r"for \d+ m?s$", "for TIME"),
+    (r"^\S+  fw0  queue \d  faulty \(\d+\)", "TIME  fw0  queue N  faulty (ID)"),
+    (r"invalid  \d+ bytes", "invalid  N bytes"),
+    (r"\(xdp_exception[^)]*\)", "(TRACEPOINTS)"),
+    (r"/\S+/faulty.o$", "FOLDER/faulty.o"),
     (r" {2,}", "  "),
     # The tests have a mount namespace of their own.
     (r"^xdpkit: \S+ is in a mount namespace of its own: .*\n", ""),
 )
-# How many datagrams there was time for while the program was replaced.
+# How many datagrams there was time for while something else was done.
 _MEANWHILE = (
     (r"^ *(\d+) +\d+ +0 +dropped$", r"\1  SENT  0  dropped"),
     (r"^ *(\d+) +(\d+) +\2 +passed$", r"\1  SENT  SENT  passed"),
     (r"^\d+$", "SUM"),
+    (r"^error: \d+ packets", "error: SENT packets"),
+    (r"\d+ packets of queues? \S.*$", "SENT packets of QUEUES"),
+    (r"^xdpkit: \d+ events? suppressed: .*\n", ""),
+    (r"\d+ suppressed", "N suppressed"),
 )
+_STEPS_WITH_MEANWHILE = ("5. Replace it", "10. See what")
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +78,11 @@ def pins() -> set[str]:
 
 
 def stable(text: str) -> str:
-    before, title, rest = text.partition("5. Replace it")
-    replacing, next_title, after = rest.partition("6. Count")
-    replacing = substituted(replacing, _MEANWHILE)
-    return substituted(f"{before}{title}{replacing}{next_title}{after}", _VARIABLE)
+    steps = [
+        substituted(step, _MEANWHILE) if step.startswith(_STEPS_WITH_MEANWHILE) else step
+        for step in re.split(r"^(?=\d+\. )", text, flags=re.MULTILINE)
+    ]
+    return substituted("".join(steps), _VARIABLE)
 
 
 def substituted(text: str, patterns: Iterable[tuple[str, str]]) -> str:
@@ -91,7 +103,9 @@ def test_the_demo_tells_its_story_and_leaves_nothing(golden: Golden) -> None:
 
 def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
     done = xdpkit_command("demo", "-j")
-    assert (done.status, messages_of(done)) == (0, "")
+    assert done.status == 0
+    said = [line for line in messages_of(done).splitlines() if "suppressed: " not in line]
+    assert [line.split()[1] for line in said] == ["degraded:", "watching", "fw0:", "3"]
     assert done.json["ran"] is True
     steps = {step["title"]: step for step in done.json["steps"]}
     assert steps["Send it traffic"]["traffic"] == [
@@ -118,6 +132,19 @@ def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
         *_, refused = steps[title]["commands"]
         assert refused["exit_status"] == 5
         assert refused["output"]["error"]["kind"] == "HookBusy"
+    (harmed,) = steps["See what goes wrong"]["traffic"]
+    assert (harmed["port"], harmed["received"]) == (9999, 0)
+    attached, _, events, doctor, _ = steps["See what goes wrong"]["commands"]
+    assert attached["output"]["negotiation"]["outcome"] == "degraded"
+    assert [each["type"] for each in events["output"] if each["type"] != "suppressed"] == [
+        *["event"] * 3,
+        "total",
+    ]
+    assert {each.get("returned") for each in events["output"]} == {42, None}
+    assert doctor["exit_status"] == 8
+    worst = doctor["output"]["complaints"][0]
+    assert (worst["severity"], worst["kind"]) == ("error", "invalid-action")
+    assert worst["evidence"][0].startswith(f"counters: {harmed['sent']} packets of ")
     assert not leftovers()
 
 
@@ -136,6 +163,15 @@ def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
     ],
 )
 def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, enters: int, line: str) -> None:
+    interrupt(number, enters, line)
+
+
+def test_a_demo_that_is_interrupted_while_a_command_watches_leaves_nothing() -> None:
+    interrupt(signal.SIGINT, 9, "xdpkit: watching fw0")
+
+
+def interrupt(number: signal.Signals, enters: int, line: str) -> None:
+    """Send the demo a signal once it has told a line; see that it leaves nothing."""
     before = pins()
     process = subprocess.Popen(
         [*COMMAND, "demo", "--step"],

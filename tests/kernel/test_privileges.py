@@ -23,6 +23,7 @@ import xdpkit
 from tests.kernel.attaching import on_hook, program, raw_program
 from tests.kernel.net import Veth
 from tests.kernel.process import Done, shipped, xdpkit_command
+from xdpkit import monitor
 from xdpkit.capabilities import Kernel
 from xdpkit.hook import Via
 from xdpkit.syscalls import bpf
@@ -78,6 +79,15 @@ def ours_by_queue(stage: Stage) -> None:
     stage.hook.queues[0].add(program()).close()
 
 
+def resident(stage: Stage) -> None:
+    monitor.install(pin_root=stage.pin_root)
+
+
+def ours_and_resident(stage: Stage) -> None:
+    ours(stage)
+    resident(stage)
+
+
 def foreign_pins(stage: Stage) -> None:
     """Pins that say of a program only that something else than our link holds it."""
     folder = f"{stage.pin_root}/xdpkit"
@@ -95,7 +105,7 @@ class Verb:
         name: what the table calls it.
         arguments: of the command; {iface}, {object} and so on are filled in.
         needed: the capabilities without which it fails.
-        helped: others: what it says without.
+        helped: others: what it says without; {iface} is filled in.
         is_of_the_verifier: whether the verifier takes some programs only from CAP_PERFMON.
         before: what to prepare with all privilege.
         outside: whether to run it in the namespace that the tests are in, not in the interface's.
@@ -259,6 +269,44 @@ VERBS = (
         before=ours,
         occupied=True,
     ),
+    Verb("monitor install", "monitor install {pins}", needed=(SYS_ADMIN,)),
+    Verb("monitor remove", "monitor remove {pins}", before=resident),
+    Verb(
+        "monitor show",
+        "monitor show {iface} --once {pins}",
+        helped={SYS_ADMIN: "What goes wrong cannot be read: this process lacks"},
+        before=ours_and_resident,
+        occupied=True,
+    ),
+    Verb(
+        "events",
+        "events {iface} --duration 1ms {pins}",
+        needed=(BPF, PERFMON),
+        helped={SYS_ADMIN: "not all programs are tapped: this process lacks"},
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "capture",
+        "capture {iface} --duration 1ms {pins}",
+        needed=(SYS_ADMIN,),
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "export",
+        "export {iface} --once {pins}",
+        helped={SYS_ADMIN: "The counters of {iface} cannot be read: this process lacks"},
+        before=ours,
+        occupied=True,
+    ),
+    Verb(
+        "doctor",
+        "doctor {iface} {pins}",
+        helped={SYS_ADMIN: "the instructions of the programs on {iface} could not be looked at"},
+        before=ours,
+        occupied=True,
+    ),
     Verb(
         "clean",
         "clean {pins}",
@@ -313,6 +361,8 @@ def stage(veth: Veth, pin_root: str) -> Iterator[Stage]:
     # Whoever waits to undo a change sees that it is gone, and ends.
     with contextlib.suppress(xdpkit.XdpkitError):
         stage.hook.clear()
+    with contextlib.suppress(xdpkit.XdpkitError):
+        monitor.remove(pin_root=pin_root)
 
 
 def run(verb: Verb, stage: Stage, folder: Path, *by: str, object_path: str | None = None) -> Done:
@@ -384,9 +434,10 @@ def test_a_command_works_with_no_more_than_it_is_said_to_need(
     done = run(verb, stage, tmp_path, *with_only(*verb.needed_here))
 
     assert done.status == verb.status, done.messages
+    told = done.output + done.messages
     for capability, said in verb.helped.items():
-        assert said in done.messages
-        assert capability.kernel_name in done.messages or verb.status
+        assert said.format(iface=stage.veth.name) in told
+        assert capability.kernel_name in told or verb.status
     if verb.occupied is not None:
         present = on_hook(stage.veth, stage.pin_root)
         assert (present is not None) == verb.occupied
@@ -412,6 +463,7 @@ def test_a_command_without_one_of_them_changes_nothing_and_names_it(
 
     assert says_what_is_missing(done, missing), done
     assert stage.is_occupied() == (verb.before not in (nothing, foreign_pins))
+    assert monitor.installed(pin_root=stage.pin_root) is None
 
 
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.is_of_the_verifier])

@@ -21,7 +21,8 @@ def rounds(seconds: float, count: int | None) -> Iterator[None]:
     """Yield so many times, or for ever, at such a distance, until Ctrl-C or SIGTERM.
 
     These wait while a round is worked on, so each is finished. Where the process was told to
-    ignore one of them, as a shell tells those that it runs in the background, it is ignored.
+    ignore one of them, as a shell tells those that it runs in the background, it is ignored. A
+    handler that notes it, as the demo's, is called at the end.
     """
     ending = {
         number
@@ -29,6 +30,7 @@ def rounds(seconds: float, count: int | None) -> Iterator[None]:
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    taken = None
     try:
         due = time.monotonic()
         for number in itertools.count(1):
@@ -37,10 +39,15 @@ def rounds(seconds: float, count: int | None) -> Iterator[None]:
                 return
             # A round that took longer is not made up for.
             due = max(due + seconds, now := time.monotonic())
-            if signal.sigtimedwait(ending, due - now) is not None:
+            taken = signal.sigtimedwait(ending, due - now)
+            if taken is not None:
                 return
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if taken is not None:
+            handler = signal.getsignal(taken.si_signo)
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(taken.si_signo, None)
 
 
 class Screen:

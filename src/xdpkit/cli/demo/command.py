@@ -23,8 +23,8 @@ def command(settings: Settings, step: bool) -> None:
 
     Makes two namespaces with a pair of interfaces between them, attaches a firewall to one, sends
     it traffic, shows what was dropped and counted, replaces the firewall meanwhile, provokes
-    refusals, and cleans up. Nothing else on this machine is touched. Without privilege it says what
-    it needs and shows the program.
+    refusals and errors, and cleans up. Nothing else on this machine is touched. Without privilege
+    it says what it needs and shows the program.
     """
     from xdpkit.cli.demo.story import tell
     from xdpkit.cli.demo.unprivileged import missing_privilege, tell_without_privilege

@@ -1,29 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled programs that the package carries."""
+"""The compiled programs that the demo attaches."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-import xdpkit
-from xdpkit.errors import RequirementUnmet
+from xdpkit.kernel.shipped import path
 
 FIREWALL = "demo.o"
 PASS = "pass.o"
+FAULTY = "faulty.o"
 
 
 def folder() -> str:
-    """Return the folder of the compiled programs.
+    """Return the folder that they are in.
 
     Raises:
         RequirementUnmet: the package was not built, as in a bare source tree.
     """
-    found = Path(xdpkit.__file__).parent / "_bpf"
-    missing = [name for name in (FIREWALL, PASS) if not (found / name).is_file()]
-    if missing:
-        raise RequirementUnmet(
-            "find the demo's programs",
-            cause=f"{found} has no {' and no '.join(missing)}: the package was not built",
-            remedy="pip install . (in the source tree: make demo)",
-        )
-    return str(found)
+    (found,) = {os.path.dirname(path(name)) for name in (FIREWALL, PASS, FAULTY)}
+    return found

@@ -15,11 +15,12 @@ from xdpkit.cli.demo.interrupts import Interrupts
 from xdpkit.cli.demo.network import QUEUES, Network, network
 from xdpkit.cli.demo.teller import Teller
 from xdpkit.cli.demo.traffic import Delivery, send, sending
+from xdpkit.cli.doctor import SOMETHING_IS_WRONG
 from xdpkit.cli.options import DEFAULT_PIN_ROOT
 from xdpkit.cli.render import emit_json, message
 from xdpkit.errors import HookBusy, UsageError, XdpkitError
 
-BLOCKED, OPEN = 7777, 8888
+BLOCKED, OPEN, HARMED = 7777, 8888, 9999
 DATAGRAMS = 20
 
 
@@ -51,6 +52,7 @@ def tell(settings: Settings, *, pausing: bool) -> None:
                 story.give_a_queue_its_own,
                 story.be_refused,
                 story.detach,
+                story.see_what_goes_wrong,
                 story.leave_alone,
             ):
                 part()
@@ -238,6 +240,37 @@ class _Story:
         self._command(*self._in_server("detach"), self.net.server.interface)
         self.teller.say()
         self._send({BLOCKED: DATAGRAMS})
+
+    def see_what_goes_wrong(self) -> None:
+        self.teller.step(
+            "See what goes wrong",
+            f"bpf/faulty.c has a mistake: for datagrams to port {HARMED} it returns 42, which is no"
+            " action, so the kernel drops them. That is told before it is attached. Counters then"
+            " have each of them, and a few are shown as they happen: never more than --rate allows,"
+            " so nobody can keep the machine busy by sending such datagrams.",
+        )
+        interface = self.net.server.interface
+        self._command(
+            *self._in_server("attach"),
+            interface,
+            shipped.FAULTY,
+            "--set",
+            f"harmed_port={HARMED}",
+        )
+        self.teller.say()
+        self._command(*self._in_server("counters", "enable"), interface)
+        self.teller.say()
+        with sending(self.net, {HARMED: False}, self.interrupts) as deliveries:
+            self._command(*self._in_server("events"), interface, "--count", "3")
+        self.teller.say()
+        self._show(deliveries, {HARMED: 0})
+        self.teller.say()
+        status = self._command(*self._in_server("doctor"), interface)
+        if status != SOMETHING_IS_WRONG:
+            raise _surprise(f"the exit status was {status}, not {SOMETHING_IS_WRONG}")
+        self.teller.say(f"(exit status {status}: something is wrong)")
+        self.teller.say()
+        self._command(*self._in_server("detach"), interface)
 
     def leave_alone(self) -> None:
         self.teller.step(

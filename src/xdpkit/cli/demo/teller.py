@@ -87,7 +87,10 @@ class Teller:
         captured = io.StringIO()
         with contextlib.redirect_stdout(captured):
             status = execute(["-j", *args])
-        self._record(command=text, exit_status=status, output=json.loads(captured.getvalue()))
+        # Each document is a line of its own.
+        documents = [json.loads(line) for line in captured.getvalue().splitlines()]
+        output = documents[0] if len(documents) == 1 else documents
+        self._record(command=text, exit_status=status, output=output)
         return status
 
     def python(self, statement: str) -> Any:
