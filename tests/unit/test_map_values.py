@@ -89,3 +89,9 @@ def test_a_kernel_object_is_anything_with_a_descriptor() -> None:
     assert value_codec(MapType.PROG_ARRAY, 4, None, 0, 1).encode(Object()) == _number(12)
     with pytest.raises(UsageError):
         descriptor("12")
+
+
+def test_a_devmap_is_keyed_by_numbers_even_where_nobody_says_so() -> None:
+    keys = key_codec(MapType.DEVMAP_HASH, 4, None, 0)
+    assert keys.encode(4711) == (4711).to_bytes(4, sys.byteorder)
+    assert keys.decode(keys.encode(4711)) == 4711

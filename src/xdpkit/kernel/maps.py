@@ -79,10 +79,11 @@ class Map(Handle, MutableMapping[Any, Any]):
     """A map in the kernel, and a mapping.
 
     Keys and values are Python's, by the map's BTF: ints, dicts for structs, bytes for arrays of
-    char; without BTF they are bytes, but for indices, which are ints. Bytes of the right size are
-    always taken. Per-CPU values are lists with one entry per possible CPU. Arrays of programs or
-    maps and XSK maps are given the object (or its descriptor) and read as ids. Values of devmaps
-    and cpumaps are ints, or :class:`~xdpkit.kernel.mapvalues.DevmapValue` and ``CpumapValue``.
+    char; without BTF they are bytes, but for indices and keys of devmaps, which are ints. Bytes of
+    the right size are always taken. Per-CPU values are lists with one entry per possible CPU.
+    Arrays of programs or maps and XSK maps are given the object (or its descriptor) and read as
+    ids. Values of devmaps and cpumaps are ints, or
+    :class:`~xdpkit.kernel.mapvalues.DevmapValue` and ``CpumapValue``.
 
     An absent key is a plain KeyError, as in any mapping. A key or value that does not fit is a
     UsageError; what else the kernel refuses (a full map: E2BIG) is a KernelRefused. Iteration is

@@ -231,7 +231,9 @@ def descriptor(value: object) -> int:
 def key_codec(map_type: int, size: int, types: Btf | None, type_id: int) -> Codec:
     """Return what turns a map's keys into bytes and back."""
     codec = _typed(size, types, type_id)
-    return Number() if isinstance(codec, Raw) and map_type in INDEXED else codec
+    # The kernel takes no other keys than numbers of 4 bytes (dev_map_alloc_check()).
+    is_number = map_type in INDEXED or map_type == MapType.DEVMAP_HASH
+    return Number() if isinstance(codec, Raw) and is_number else codec
 
 
 def value_codec(map_type: int, size: int, types: Btf | None, type_id: int, cpus: int) -> Codec:

@@ -68,8 +68,8 @@ class ErrorCount:
 
     Attributes:
         where: the interface. For a program of a devmap, that which was transmitted to.
-        program: name of the program on the hook (of a root, ``xdpkit_root``), at most 15
-            characters. program_id: its id.
+        program: name of the program on the hook (of a root, ``xdpkit_root``), in full where it is
+            on an interface that was looked at, else at most 15 characters. program_id: its id.
         action: what it returned: a name of :data:`xdpkit.rewrite.COUNTED`.
         reason: why they were lost.
         packets: how many.
@@ -297,6 +297,7 @@ class Installed:
         slots: how many different errors each CPU can tell apart.
         since: when they were installed, in nanoseconds of CLOCK_BOOTTIME.
         program_ids: their ids.
+        notes: what else there is to say, in sentences.
     """
 
     groups: frozenset[Group]
@@ -306,6 +307,7 @@ class Installed:
     slots: int
     since: int
     program_ids: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -317,6 +319,7 @@ class Installed:
             "slots": self.slots,
             "since": self.since,
             "program_ids": list(self.program_ids),
+            "notes": list(self.notes),
         }
 
 
@@ -358,8 +361,8 @@ class AttachedInfo:
 
     Attributes:
         where: the interface. queue: the RX queue that it serves, "" for all others.
-        program: its name. program_id: its id. tag: its tag. mode: native, generic or offload.
-        owner: whose it is: xdpkit, libxdp or unknown.
+        program: its name, in full where that is known. program_id: its id. tag: its tag.
+        mode: native, generic or offload. owner: whose it is: xdpkit, libxdp or unknown.
     """
 
     where: Where
@@ -377,7 +380,8 @@ class Snapshot:
 
     Attributes:
         taken_at: when, in nanoseconds of CLOCK_MONOTONIC.
-        installed: the resident programs, None where none are installed.
+        installed: the resident programs; None where none are installed, or that cannot be seen.
+        unread: why what they have counted cannot be read, None where it could be.
         tracepoints: what they have counted, of all namespaces.
         drivers: what drivers say, of the interfaces that were asked for.
         returned: what programs returned, of the interfaces with counters.
@@ -392,12 +396,14 @@ class Snapshot:
     returned: tuple[CounterReport, ...] = ()
     attached: tuple[AttachedInfo, ...] = ()
     notes: tuple[str, ...] = ()
+    unread: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
         return {
             "taken_at": self.taken_at,
             "installed": self.installed.to_dict() if self.installed is not None else None,
+            "unread": self.unread,
             "tracepoints": self.tracepoints.to_dict(),
             "drivers": [each.to_dict() for each in self.drivers],
             "returned": [each.to_dict() for each in self.returned],

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError
@@ -127,7 +127,7 @@ def install(
         raise UsageError(what, cause=f"the rate has to be from 0 to {MAX_RATE:,}, not {rate:,}")
     privilege.require(what, (Capability.SYS_ADMIN,))
     pins = Pins(pin_root)
-    pins.require_lasting(what, alternative=False)
+    note = pins.require_lasting(what, alternative=False)
     wanted = {
         counter.program for counter in _present() if transmit or counter.group is Group.ERRORS
     }
@@ -138,7 +138,7 @@ def install(
             _change(home, wanted, rate)
         else:
             _make(home, wanted, rate)
-        return _look(home)
+        return replace(_look(home), notes=(note,) if note is not None else ())
 
 
 def remove(*, pin_root: str = DEFAULT_ROOT) -> bool:

@@ -105,7 +105,8 @@ PROGRAM = Metric(
 INSTALLED = Metric(
     "xdpkit_monitor_installed",
     (),
-    "1 if errors are counted by resident programs (xdpkit monitor install), else 0.",
+    "1 if errors are counted by resident programs (xdpkit monitor install), else 0; not there if"
+    " that cannot be seen.",
     is_counter=False,
 )
 
@@ -187,7 +188,8 @@ def _each(snapshot: Snapshot) -> Iterator[Sample]:
             program.owner,
         )
         yield Sample(PROGRAM, described, 1)
-    yield Sample(INSTALLED, (), int(snapshot.installed is not None))
+    if snapshot.unread is None:
+        yield Sample(INSTALLED, (), int(snapshot.installed is not None))
 
 
 def _returned(snapshot: Snapshot) -> Iterator[Sample]:

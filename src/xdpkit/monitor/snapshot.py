@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError, XdpkitError, errno_name
@@ -19,7 +20,6 @@ from xdpkit.monitor.model import (
     CpumapCount,
     DriverCounts,
     ErrorCount,
-    Installed,
     Reason,
     RedirectErrorCount,
     Snapshot,
@@ -32,7 +32,7 @@ from xdpkit.uapi.bpf import MapType, XdpAction
 
 if TYPE_CHECKING:
     from xdpkit.hook.counters import CounterReport
-    from xdpkit.hook.state import HookStatus
+    from xdpkit.hook.state import AttachedProgram, HookStatus
 
 _INVALID = max(XdpAction) + 1
 _FAILURES = {
@@ -48,6 +48,7 @@ _MAP_KINDS = {
     MapType.XSKMAP: "xskmap",
 }
 OTHER = "other"
+NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 def take(
@@ -72,13 +73,25 @@ def take(
     """
     notes: list[str] = []
     places = Places(netns)
-    installed, tracepoints = _tracepoints(places, pin_root, notes)
     wanted = _interfaces(netns, interfaces)
     hooks = _hooks(wanted, pin_root, notes)
+    unread = None
+    try:
+        counted = resident.read(pin_root=pin_root)
+    except XdpkitError as error:
+        counted, unread = None, error.cause
+        notes.append(f"What goes wrong cannot be read: {unread}.")
+    names = {
+        number: _name_of(each)
+        for hook in hooks
+        for each in (*hook.programs, *hook.attached)
+        for number in (each.program.id, each.logical_id)
+    }
     return Snapshot(
         taken_at=time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-        installed=installed,
-        tracepoints=tracepoints,
+        installed=counted.installed if counted is not None else None,
+        unread=unread,
+        tracepoints=resolved(counted, places, names) if counted is not None else Tracepoints(),
         drivers=tuple(_drivers(wanted, notes)),
         returned=tuple(_returned(hooks, pin_root, notes)),
         attached=tuple(_attached(hooks, places)),
@@ -103,14 +116,23 @@ def read(*, netns: str | None = None, pin_root: str = DEFAULT_ROOT) -> Tracepoin
     return resolved(counted, Places(netns)) if counted is not None else None
 
 
-def resolved(counted: resident.Counted, places: Places) -> Tracepoints:
-    """Return what was counted, with names for numbers."""
+def resolved(
+    counted: resident.Counted, places: Places, names: Mapping[int, str] = NO_NAMES
+) -> Tracepoints:
+    """Return what was counted, with names for numbers.
+
+    Args:
+        counted: what was counted. places: where to look for interfaces.
+        names: full names of programs, by their ids.
+    """
     return Tracepoints(
         errors=tuple(
-            _error(each, places) for each in counted.errors if each.kind is layout.Kind.EXCEPTION
+            _error(each, places, names)
+            for each in counted.errors
+            if each.kind is layout.Kind.EXCEPTION
         ),
         redirect_errors=tuple(
-            _redirect_error(each, places)
+            _redirect_error(each, places, names)
             for each in counted.errors
             if each.kind is layout.Kind.REDIRECT_ERROR
         ),
@@ -193,10 +215,10 @@ def _entry(map_id: int, index: int) -> int:
     return 0
 
 
-def _error(each: layout.Error, places: Places) -> ErrorCount:
+def _error(each: layout.Error, places: Places, names: Mapping[int, str]) -> ErrorCount:
     return ErrorCount(
         where=places.where(each.netns, each.ifindex, each.interface),
-        program=each.program_name,
+        program=names.get(each.program, each.program_name),
         program_id=each.program,
         action=name_of_action(each.code),
         reason=reason_of(each.code, places, each.netns, each.ifindex, in_map=each.in_map),
@@ -206,7 +228,9 @@ def _error(each: layout.Error, places: Places) -> ErrorCount:
     )
 
 
-def _redirect_error(each: layout.Error, places: Places) -> RedirectErrorCount:
+def _redirect_error(
+    each: layout.Error, places: Places, names: Mapping[int, str]
+) -> RedirectErrorCount:
     if each.target == layout.TARGET_OTHER:
         target = Target("", OTHER)
     else:
@@ -221,7 +245,7 @@ def _redirect_error(each: layout.Error, places: Places) -> RedirectErrorCount:
         )
     return RedirectErrorCount(
         where=places.where(each.netns, each.ifindex, each.interface),
-        program=each.program_name,
+        program=names.get(each.program, each.program_name),
         program_id=each.program,
         target=target,
         error=errno_name(each.code),
@@ -261,19 +285,6 @@ def _cpumap(each: layout.Cpumap) -> CpumapCount:
         each.redirected,
         each.last_seen,
     )
-
-
-def _tracepoints(
-    places: Places, pin_root: str, notes: list[str]
-) -> tuple[Installed | None, Tracepoints]:
-    try:
-        counted = resident.read(pin_root=pin_root)
-    except XdpkitError as error:
-        notes.append(f"What goes wrong cannot be read: {error.cause}.")
-        return None, Tracepoints()
-    if counted is None:
-        return None, Tracepoints()
-    return counted.installed, resolved(counted, places)
 
 
 def _interfaces(netns: str | None, wanted: Collection[str | int] | None) -> tuple[Interface, ...]:
@@ -332,6 +343,13 @@ def _is_gone(error: XdpkitError) -> bool:
     return isinstance(error, UsageError) or getattr(error, "errno", None) == errno.ENODEV
 
 
+def _name_of(attached: AttachedProgram) -> str:
+    """Return a program's name, in full where its record tells it."""
+    if attached.record is not None:
+        return attached.record.record.program
+    return attached.program.name or ""
+
+
 def _attached(hooks: tuple[HookStatus, ...], places: Places) -> Iterator[AttachedInfo]:
     for hook in hooks:
         where = places.where(places.inode, hook.interface.index, hook.interface.name)
@@ -339,7 +357,7 @@ def _attached(hooks: tuple[HookStatus, ...], places: Places) -> Iterator[Attache
             yield AttachedInfo(
                 where=where,
                 queue="" if each.qid is None else str(each.qid),
-                program=each.program.name or "",
+                program=_name_of(each),
                 program_id=each.program.id,
                 tag=each.program.tag or "",
                 mode=each.mode.value,
