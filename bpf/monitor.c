@@ -21,9 +21,7 @@
 #define TARGETS 32
 #define PROBES 16
 #define TARGET_OTHER (~0U)
-
-/* What the kernel has for the id of a map where bpf_redirect() named an interface. */
-#define NO_MAP 0x7fffffff
+#define INDEX_ALL (~0U)
 
 #define LAST_ACTION XDP_REDIRECT
 #define IN_MAP (1 << 8) /* the program is that of an entry of a devmap or cpumap */
@@ -36,6 +34,8 @@ volatile struct {
 	__u32 rate;   /* how often a second the time of an error is noted */
 	__u32 ticks;  /* the same, as the distance in jiffies */
 	__u32 seed;   /* of the hash */
+	__u32 by_cookie; /* whether user space can tell namespaces by their cookies */
+	__u32 unused;
 	__u64 since; /* when it was installed, CLOCK_BOOTTIME in nanoseconds */
 } settings = {LAYOUT, 100, 10};
 
@@ -46,17 +46,18 @@ enum kind {
 	CPUMAP,
 };
 
-/* Eight-byte aligned, so that it can be compared fast. Not all kinds use all of it. */
+/* Compared by 8 bytes. Not all kinds use all of it. */
 struct key {
-	__u32 kind;  /* REDIRECT_ERROR: and the type of the map, from bit 8 on */
-	__u32 netns; /* inode number */
+	__u64 netns;   /* cookie of the network namespace; inode number without cookies */
 	__u32 ifindex;
-	__u32 program; /* id; BULK: interface that the frames came from */
-	__u32 code;    /* EXCEPTION: action, clamped, and IN_MAP; REDIRECT_ERROR: errno */
+	__u32 program; /* id; BULK: interface that the frames came from, its namespace in map, index */
+	__u8 kind;
+	__u8 map_type;
+	__u16 code;    /* EXCEPTION: action, clamped, and IN_MAP; REDIRECT_ERROR: errno */
 	__u32 map;     /* id */
-	__u32 index;   /* in the map */
+	__u32 index;   /* in the map; INDEX_ALL: of a broadcast */
 	__u32 target;  /* interface; CPUMAP: CPU */
-} __attribute__((aligned(8)));
+};
 
 struct slot {
 	struct key key;
@@ -67,7 +68,8 @@ struct slot {
 };
 
 struct table {
-	__u64 other; /* what found no slot */
+	__u64 other; /* packets that found no slot */
+	__u64 used;  /* slots */
 	struct slot slots[SLOTS];
 	struct slot targets[SLOTS];
 };
@@ -92,7 +94,8 @@ struct bulk {
 };
 
 struct bulk_table {
-	__u64 other;
+	__u64 other; /* dropped frames that found no slot */
+	__u64 used;
 	struct bulk slots[SLOTS];
 };
 
@@ -105,7 +108,8 @@ struct cpumap {
 };
 
 struct cpumap_table {
-	__u64 other;
+	__u64 other; /* dropped frames that found no slot */
+	__u64 used;
 	struct cpumap slots[SLOTS];
 };
 
@@ -138,9 +142,13 @@ static const __u32 only = 0;
 /* User space puts it in, so that there is always room for it. */
 static const struct failure other_failures = {"other"};
 
-static __always_inline __u32 netns_of(const struct net_device *device)
+static __always_inline __u64 netns_of(const struct net_device *device)
 {
-	return device->nd_net.net->ns.inum;
+	const struct net *net = device->nd_net.net;
+
+	if (EXISTS(net->net_cookie) && settings.by_cookie)
+		return net->net_cookie;
+	return net->ns.inum;
 }
 
 static __always_inline void copy_name(char *to, const char *from)
@@ -164,8 +172,8 @@ static __always_inline __u32 hash_of(const struct key *key)
 	hash ^= key->ifindex * 0x9e3779b1 + key->program * 0x85ebca77 + key->code * 0xc2b2ae3d;
 	hash *= 0x9e3779b1;
 	hash ^= hash >> 16;
-	hash += key->netns * 0x27d4eb2f + key->index * 0x165667b1 + key->target * 0x9e3779b1;
-	hash += key->map + key->kind * 0x85ebca77;
+	hash += (__u32)key->netns * 0x27d4eb2f + key->index * 0x165667b1 + key->target * 0x9e3779b1;
+	hash += key->map + key->map_type + key->kind * 0x85ebca77;
 	hash ^= hash >> 15;
 	hash *= 0x2c1b3c6d;
 	return hash ^ hash >> 13;
@@ -238,7 +246,9 @@ static __always_inline struct slot *target_slot_of(struct key *key, struct table
 	if (!others)
 		return NULL;
 	if (found < SLOTS && others->last < TARGETS) {
-		/* It is counted by its number of targets from now on, if not by packets. */
+		/* It is taken from now on, for its number of targets, if not for packets. */
+		if (!others->key.kind)
+			table->used++;
 		others->key = other;
 		others->last++;
 		goto own;
@@ -260,8 +270,8 @@ static __always_inline int count_error(struct key *key, __u32 last, const struct
 
 	if (!table)
 		return 0;
-	slot = (key->kind & 0xff) == EXCEPTION ? slot_of(key, table, &place)
-					       : target_slot_of(key, table, &place);
+	slot = key->kind == EXCEPTION ? slot_of(key, table, &place)
+				      : target_slot_of(key, table, &place);
 	if (!slot) {
 		table->other++;
 		return 0;
@@ -277,6 +287,8 @@ static __always_inline int count_error(struct key *key, __u32 last, const struct
 			if (target)
 				bpf_probe_read_kernel(its->target, sizeof(its->target), target->name);
 		}
+		if (!slot->key.kind)
+			table->used++;
 		slot->key = *key;
 	}
 	slot->count++;
@@ -293,7 +305,6 @@ int xdp_exception(__u64 *context)
 	const struct net_device *device = ARGUMENT(const struct net_device *, context, 0);
 	const struct bpf_prog *program = ARGUMENT(const struct bpf_prog *, context, 1);
 	__u32 action = context[2];
-	enum bpf_attach_type type;
 	struct key key = {
 		.kind = EXCEPTION,
 		/* It can come from a packet: then it must not make as many keys as it likes. */
@@ -302,8 +313,7 @@ int xdp_exception(__u64 *context)
 
 	if (!device || !program)
 		return 0;
-	type = program->expected_attach_type;
-	if (type == BPF_XDP_DEVMAP || type == BPF_XDP_CPUMAP)
+	if (is_in_map(program))
 		key.code |= IN_MAP;
 	key.netns = netns_of(device);
 	key.ifindex = device->ifindex;
@@ -311,15 +321,14 @@ int xdp_exception(__u64 *context)
 	return count_error(&key, action, device, program, NULL);
 }
 
-/* What is common to the two forms that the tracepoint has had. */
 static __always_inline int redirect_error(const struct net_device *device,
-					  const struct bpf_prog *program, const void *target,
-					  int error, __u32 type, __u32 map, __u32 index)
+					  const struct bpf_prog *program,
+					  const struct redirect *redirect, int knows_target)
 {
-	struct net_device *to = NULL;
+	struct net_device *target = target_device(redirect);
 	struct key key = {
 		.kind = REDIRECT_ERROR,
-		.code = -error,
+		.code = -redirect->error,
 	};
 
 	if (!device || !program)
@@ -327,53 +336,43 @@ static __always_inline int redirect_error(const struct net_device *device,
 	key.netns = netns_of(device);
 	key.ifindex = device->ifindex;
 	key.program = program->aux->id;
-	if (type == BPF_MAP_TYPE_UNSPEC) {
-		if (map == NO_MAP)
-			key.target = index;
-	} else {
-		key.kind |= type << 8;
-		key.map = map;
-		key.index = index;
-		if (target && (type == BPF_MAP_TYPE_DEVMAP || type == BPF_MAP_TYPE_DEVMAP_HASH)) {
-			const struct bpf_dtab_netdev *entry = target;
-
-			bpf_probe_read_kernel(&to, sizeof(to), &entry->dev);
-			if (to)
-				bpf_probe_read_kernel(&key.target, sizeof(key.target), &to->ifindex);
-		}
+	key.target = target_index(redirect, target);
+	if (redirect->map_type != BPF_MAP_TYPE_UNSPEC) {
+		key.map_type = redirect->map_type;
+		key.map = redirect->map_id;
+		key.index = redirect->index;
+		if (knows_target && !target && is_devmap(redirect))
+			key.index = INDEX_ALL;
 	}
-	return count_error(&key, -error, device, program, to);
+	return count_error(&key, 0, device, program, target);
 }
 
-/* Linux 5.14: (device, program, target, error, type of map, id of map, index) */
 SEC("?tp_btf/xdp_redirect_err")
 int xdp_redirect_err(__u64 *context)
 {
+	struct redirect redirect = REDIRECT_7(context, ARGUMENT(const void *, context, 2));
+
 	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
-			      ARGUMENT(const struct bpf_prog *, context, 1),
-			      ARGUMENT(const void *, context, 2), context[3], context[4],
-			      context[5], context[6]);
+			      ARGUMENT(const struct bpf_prog *, context, 1), &redirect, 1);
 }
 
-/* The same, where the verifier does not let a `const void *` be read. */
 SEC("?tp_btf/xdp_redirect_err")
 int err_no_target(__u64 *context)
 {
+	struct redirect redirect = REDIRECT_7(context, NULL);
+
 	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
-			      ARGUMENT(const struct bpf_prog *, context, 1), NULL, context[3],
-			      context[4], context[5], context[6]);
+			      ARGUMENT(const struct bpf_prog *, context, 1), &redirect, 0);
 }
 
-/* Linux 5.6: (device, program, target, error, map, index); nor does it there */
 SEC("?tp_btf/xdp_redirect_err")
 int err_5_6(__u64 *context)
 {
 	const struct bpf_map *map = ARGUMENT(const struct bpf_map *, context, 4);
+	struct redirect redirect = REDIRECT_6(context, map);
 
 	return redirect_error(ARGUMENT(const struct net_device *, context, 0),
-			      ARGUMENT(const struct bpf_prog *, context, 1), NULL, context[3],
-			      map ? map->map_type : BPF_MAP_TYPE_UNSPEC, map ? map->id : NO_MAP,
-			      context[5]);
+			      ARGUMENT(const struct bpf_prog *, context, 1), &redirect, 0);
 }
 
 static __always_inline int count_bulk(const struct net_device *from, const struct net_device *to,
@@ -383,6 +382,7 @@ static __always_inline int count_bulk(const struct net_device *from, const struc
 	struct key key = {
 		.kind = BULK,
 	};
+	__u64 source_netns;
 	struct bulk *bulk;
 	int place;
 
@@ -392,11 +392,14 @@ static __always_inline int count_bulk(const struct net_device *from, const struc
 	key.ifindex = to->ifindex;
 	if (from) {
 		key.program = from->ifindex;
-		key.index = netns_of(from);
+		source_netns = netns_of(from);
+		key.map = source_netns;
+		key.index = source_netns >> 32;
 	}
 	place = find(&key, table->slots, sizeof(struct bulk));
 	if (place < 0) {
-		table->other++;
+		if (drops > 0)
+			table->other += drops;
 		return 0;
 	}
 	bulk = &table->slots[place & (SLOTS - 1)];
@@ -404,6 +407,7 @@ static __always_inline int count_bulk(const struct net_device *from, const struc
 		copy_name(bulk->interface, to->name);
 		if (from)
 			copy_name(bulk->source, from->name);
+		table->used++;
 		bulk->key = key;
 	}
 	if (sent > 0)
@@ -434,7 +438,7 @@ int xdp_bulk_tx(__u64 *context)
 			  context[2], context[3]);
 }
 
-static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu)
+static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu, __u32 drops)
 {
 	struct cpumap_table *table = bpf_map_lookup_elem(&xdpkit_cpumaps, &only);
 	struct key key = {
@@ -448,10 +452,12 @@ static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu)
 		return NULL;
 	place = find(&key, table->slots, sizeof(struct cpumap));
 	if (place < 0) {
-		table->other++;
+		table->other += drops;
 		return NULL;
 	}
 	place &= SLOTS - 1;
+	if (!table->slots[place].key.kind)
+		table->used++;
 	table->slots[place].key = key;
 	return &table->slots[place];
 }
@@ -460,8 +466,8 @@ static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu)
 SEC("?tp_btf/xdp_cpumap_enqueue")
 int xdp_cpumap_enqueue(__u64 *context)
 {
-	struct cpumap *cpumap = cpumap_of(context[0], context[3]);
 	__u32 processed = context[1], drops = context[2];
+	struct cpumap *cpumap = cpumap_of(context[0], context[3], drops);
 
 	if (!cpumap)
 		return 0;
@@ -479,10 +485,10 @@ int xdp_cpumap_enqueue(__u64 *context)
 SEC("?tp_btf/xdp_cpumap_kthread")
 int xdp_cpumap_kthread(__u64 *context)
 {
-	struct cpumap *cpumap = cpumap_of(context[0], bpf_get_smp_processor_id());
 	const struct xdp_cpumap_stats *stats =
 		ARGUMENT(const struct xdp_cpumap_stats *, context, 4);
 	__u32 drops = context[2];
+	struct cpumap *cpumap = cpumap_of(context[0], bpf_get_smp_processor_id(), drops);
 
 	if (!cpumap)
 		return 0;

@@ -22,6 +22,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	__u64 net_cookie; /* Linux 5.12 */
 } KERNEL_TYPE;
 
 typedef struct {
@@ -65,5 +66,80 @@ XDPKIT_HELPER(115, long, bpf_probe_read_kernel_str, void *to, __u32 size, const 
 
 /* The arguments of a tracepoint, each in 8 bytes. */
 #define ARGUMENT(type, context, number) ((type)(context)[number])
+
+/* Whether the running kernel has a member (BPF_FIELD_EXISTS, CO-RE). */
+#define EXISTS(member) __builtin_preserve_field_info(member, 2)
+
+/* What the kernel has for the id of a map where bpf_redirect() named an interface. */
+#define BY_IFINDEX 0x7fffffff
+
+/* What xdp_redirect_err tells of the way that a packet was to go. */
+struct redirect {
+	const void *target; /* NULL: not known, or that of a broadcast */
+	__s32 error;
+	__u32 map_type;
+	__u32 map_id;
+	__u32 index;
+};
+
+static __always_inline int is_devmap(const struct redirect *redirect)
+{
+	return redirect->map_type == BPF_MAP_TYPE_DEVMAP ||
+	       redirect->map_type == BPF_MAP_TYPE_DEVMAP_HASH;
+}
+
+/* The interface that a devmap's entry is for, NULL without. */
+static __always_inline struct net_device *target_device(const struct redirect *redirect)
+{
+	const struct bpf_dtab_netdev *entry = redirect->target;
+	struct net_device *device = NULL;
+
+	if (is_devmap(redirect) && entry)
+		bpf_probe_read_kernel(&device, sizeof(device), &entry->dev);
+	return device;
+}
+
+/* The index of the interface that a packet was to be redirected to, 0 for none or not known. */
+static __always_inline __u32 target_index(const struct redirect *redirect,
+					  struct net_device *device)
+{
+	__u32 ifindex = 0;
+
+	if (redirect->map_type == BPF_MAP_TYPE_UNSPEC)
+		return redirect->map_id == BY_IFINDEX ? redirect->index : 0;
+	if (device)
+		bpf_probe_read_kernel(&ifindex, sizeof(ifindex), &device->ifindex);
+	return ifindex;
+}
+
+/* Whether a program is that of an entry of a devmap or cpumap. */
+static __always_inline int is_in_map(const struct bpf_prog *program)
+{
+	enum bpf_attach_type type = program->expected_attach_type;
+
+	return type == BPF_XDP_DEVMAP || type == BPF_XDP_CPUMAP;
+}
+
+/*
+ * The forms that xdp_redirect_err has had. 7 arguments since Linux 5.14: (device, program, target,
+ * error, type of map, id of map, index). Verifiers of some kernels do not let the target be read, a
+ * `const void *`. 6 arguments since Linux 5.6: (device, program, target, error, map, index); nor do
+ * they there.
+ */
+#define REDIRECT_7(context, its_target)                                                            \
+	{                                                                                          \
+		.target = its_target,                                                              \
+		.error = (context)[3],                                                             \
+		.map_type = (context)[4],                                                          \
+		.map_id = (context)[5],                                                            \
+		.index = (context)[6],                                                             \
+	}
+#define REDIRECT_6(context, map)                                                                   \
+	{                                                                                          \
+		.error = (context)[3],                                                             \
+		.map_type = (map) ? (map)->map_type : BPF_MAP_TYPE_UNSPEC,                         \
+		.map_id = (map) ? (map)->id : BY_IFINDEX,                                          \
+		.index = (context)[5],                                                             \
+	}
 
 #endif

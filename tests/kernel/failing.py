@@ -382,6 +382,11 @@ def redirecting_anywhere(*, name: str, returned: bool = False) -> Program:
     return _program(*draw, *(() if returned else redirect), asm.exit(), name=name)
 
 
+def redirecting_to(index: int, *, name: str) -> Program:
+    """Load a program that redirects all packets to an interface."""
+    return _program(*_redirect(index), name=name)
+
+
 def _redirect(index: int, *, flags: int = 0) -> tuple[Instruction, ...]:
     return asm.mov(R.R1, index), asm.mov(R.R2, flags), asm.call("redirect"), asm.exit()
 

@@ -25,6 +25,8 @@ PACKETS = 500
 def installed() -> Iterator[Installed]:
     """The resident programs; they count until the last test here."""
     shipped("monitor.o")
+    if monitor.installed() is not None:
+        pytest.skip("this machine counts errors itself: xdpkit monitor remove")
     yield monitor.install(transmit=True)
     monitor.remove()
 

@@ -10,22 +10,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.attaching import BPFFS
-from tests.kernel.failing import Scene, redirecting_anywhere, returning, scene
+from tests.kernel.failing import (
+    Scene,
+    redirecting_anywhere,
+    redirecting_to,
+    returning,
+    scene,
+)
 from tests.kernel.killing import Killing, killing, reach, wait_until
 from tests.kernel.net import namespace
 from tests.kernel.process import POWERLESS, shipped, xdpkit_command
 from xdpkit import monitor
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.hook import clean
-from xdpkit.kernel import Program
+from xdpkit.kernel import Program, XdpContext
 from xdpkit.monitor.model import ErrorCount, Group, Installed, Reason, RedirectErrorCount
 from xdpkit.monitor.resident import MAX_RATE
-from xdpkit.syscalls.netns import entered
+from xdpkit.syscalls.netns import entered, has_cookies, path_of
 
 __all__ = ["killing"]
 
@@ -64,6 +71,10 @@ def send(staged: Scene, count: int) -> None:
     before = staged.met()
     assert staged.send(count, 64) == count
     wait_until(lambda: staged.met() == before + count)
+
+
+def inode_of(netns: str) -> int:
+    return os.stat(path_of(netns)).st_ino
 
 
 def names_in(pin_root: str) -> set[str]:
@@ -420,7 +431,79 @@ def test_what_was_lost_on_an_interface_that_is_gone_keeps_its_names(pin_root: st
     monitor.remove(pin_root=pin_root)
 
 
+def test_what_was_lost_in_a_namespace_that_is_gone_is_not_that_of_a_new_one(
+    pin_root: str,
+) -> None:
+    monitor.install(pin_root=pin_root)
+    with namespace() as old:
+        inode = inode_of(old)
+        with scene(old, "native") as gone:
+            gone.attach(returning(0, name="aborts"))
+            send(gone, 100)
+    with ExitStack() as made:
+        # The kernel gives the number of a namespace's file to another one soon.
+        for _ in range(300):
+            new = made.enter_context(namespace())
+            if inode_of(new) == inode:
+                break
+        with scene(new, "native"):
+            found = monitor.read(netns=new, pin_root=pin_root)
+    monitor.remove(pin_root=pin_root)
+
+    assert found is not None
+    (lost,) = (each for each in found.errors if each.where.interface == gone.near.name)
+    assert lost.where.netns.startswith("gone:[" if has_cookies() else "net:[")
+    assert lost.packets == 100
+
+
+def test_what_is_transmitted_well_is_never_counted_as_an_error(netns: str, pin_root: str) -> None:
+    """However many pairs of interfaces there are: here, more than there are slots."""
+    monitor.install(transmit=True, pin_root=pin_root)
+    with scene(netns, "native") as staged:
+        ports = [staged.index(staged.target().name) for _ in range(17)]
+        senders = {port: staged.own(redirecting_to(port, name="sends")) for port in ports}
+        with entered(netns):
+            for source, target in itertools.permutations(ports, 2):
+                context = XdpContext(ingress_ifindex=source)
+                senders[target].run(FRAME, live=True, cpu=0, context=context)
+        found = monitor.read(netns=netns, pin_root=pin_root)
+    monitor.remove(pin_root=pin_root)
+
+    assert found is not None
+    pairs = {(each.source, each.where) for each in found.transmits if each.source is not None}
+    assert len(pairs) > 200
+    assert sum(each.dropped for each in found.transmits) == 0
+    assert found.other == 0
+
+
 # Refusals
+
+
+@pytest.mark.parametrize("pin", ["settings", "errors"])
+def test_counters_without_all_of_their_pins_are_refused_and_can_be_removed(
+    pin_root: str, pin: str
+) -> None:
+    monitor.install(pin_root=pin_root)
+    os.unlink(f"{pin_root}/xdpkit/monitor/{pin}")
+    remedy = "xdpkit monitor remove, then install them again"
+    for look in (monitor.installed, monitor.read, monitor.install):
+        with pytest.raises(RequirementUnmet, match="lacks some of their pins") as refused:
+            look(pin_root=pin_root)
+        assert refused.value.remedy == remedy
+    assert monitor.take(pin_root=pin_root, interfaces=[]).unread is not None
+    assert monitor.remove(pin_root=pin_root)
+    assert monitor.installed(pin_root=pin_root) is None
+
+
+def test_a_folder_among_the_pins_is_left_and_said(pin_root: str) -> None:
+    monitor.install(pin_root=pin_root)
+    os.mkdir(f"{pin_root}/xdpkit/monitor/mine")
+    with pytest.raises(RequirementUnmet, match="mine is a folder, which is not of xdpkit's making"):
+        monitor.remove(pin_root=pin_root)
+    assert monitor.installed(pin_root=pin_root) is None
+    os.rmdir(f"{pin_root}/xdpkit/monitor-unfinished/mine")
+    assert not monitor.remove(pin_root=pin_root)
+    assert names_in(f"{pin_root}/xdpkit") == set()
 
 
 @pytest.mark.parametrize("rate", [-1, MAX_RATE + 1])
@@ -442,6 +525,8 @@ def test_a_folder_that_is_no_bpffs_is_refused(tmp_path: Path) -> None:
 def test_a_bpffs_that_is_hidden_is_refused_with_the_remedy(netns: str, verb: str) -> None:
     if shutil.which("ip") is None:
         pytest.skip("no ip: apt-get install iproute2")
+    if monitor.installed() is not None:
+        pytest.skip("this machine counts errors itself: xdpkit monitor remove")
     monitor.install()
     done = xdpkit_command("monitor", verb, by=("ip", "netns", "exec", netns))
     assert monitor.remove()

@@ -24,6 +24,8 @@ PACKETS = 10_000_000
 def installed() -> Iterator[Installed]:
     """The resident programs, anew for each test: in this time much else goes wrong on a machine."""
     shipped("monitor.o")
+    if monitor.installed() is not None:
+        pytest.skip("this machine counts errors itself: xdpkit monitor remove")
     yield monitor.install(transmit=True)
     monitor.remove()
 

@@ -23,15 +23,16 @@ SLOTS = 256
 TARGETS = 32
 """How many targets of redirects are told apart for each program and errno, on each CPU."""
 
-TARGET_OTHER = 0xFFFFFFFF
+TARGET_OTHER = INDEX_ALL = 0xFFFFFFFF
 
 _FILE = "the resident counters"
-_SETTINGS = struct.Struct("=IIIIQ")
-_ERROR = struct.Struct("=8IQQIxxxx")
+_SETTINGS = struct.Struct("=IIIIIxxxxQ")
+_ERROR = struct.Struct("=QIIBBHIIIQQIxxxx")
 _NAMES = struct.Struct("=16s16s16s")
-_HEAD = struct.Struct("=Q")
-_BULK = struct.Struct("=8I4Q16s16s")
-_CPUMAP = struct.Struct("=8I8Q")
+_HEAD = struct.Struct("=QQ")
+_BULK = struct.Struct("=QIIBBHIII4Q16s16s")
+_CPUMAP = struct.Struct("=QIIBBHIII8Q")
+_KEY, _KIND = 9, 3  # how many fields a key has, and which of them the kind is
 _IN_MAP = 1 << 8
 
 SIZES = {
@@ -63,6 +64,7 @@ class Settings:
         rate: how often a second the time of an error is noted, on each CPU.
         ticks: the same, as the distance in ticks of the kernel's clock.
         seed: what decides where a key is tried first.
+        by_cookie: whether namespaces are told by their cookies, and not by their inode numbers.
         since: when it was installed, in nanoseconds of CLOCK_BOOTTIME.
     """
 
@@ -70,10 +72,13 @@ class Settings:
     rate: int
     ticks: int
     seed: int
+    by_cookie: bool
     since: int
 
     def encode(self) -> bytes:
-        return _SETTINGS.pack(self.layout, self.rate, self.ticks, self.seed, self.since)
+        return _SETTINGS.pack(
+            self.layout, self.rate, self.ticks, self.seed, self.by_cookie, self.since
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Settings:
@@ -83,7 +88,8 @@ class Settings:
             ObjectFormatError: they are too short.
         """
         _require(data, _SETTINGS.size)
-        return cls(*_SETTINGS.unpack_from(data))
+        layout, rate, ticks, seed, by_cookie, since = _SETTINGS.unpack_from(data)
+        return cls(layout, rate, ticks, seed, bool(by_cookie), since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +98,11 @@ class Error:
 
     Attributes:
         kind: EXCEPTION or REDIRECT_ERROR.
-        netns: inode number of the namespace. ifindex: the interface.
+        netns: cookie, or inode number, of the namespace. ifindex: the interface.
         program: id of the program. in_map: whether it is that of an entry of a devmap or cpumap.
         code: the action, 5 for what is none; or the errno.
-        map_type, map_id, index: of the map that the packet was redirected by, 0 without.
+        map_type, map_id, index: of the map that the packet was redirected by, 0 without; the index
+            is INDEX_ALL for a broadcast.
         target: index of the interface that it was redirected to, 0 where it is none or not known;
             TARGET_OTHER stands for all that were too many.
         packets: how many. last_seen: when, in nanoseconds of CLOCK_MONOTONIC; 0: not noted.
@@ -174,10 +181,9 @@ def errors(tables: Sequence[bytes], names: Sequence[bytes]) -> tuple[Error, ...]
         _require(table, SIZES["errors"])
         _require(its_names, SIZES["names"])
         for slot, fields in _slots(_ERROR, table, 2 * SLOTS):
-            key, (packets, last_seen, last) = fields[:8], fields[8:]
+            key, (packets, last_seen, last) = fields[:_KEY], fields[_KEY:]
             interface, program, target = _NAMES.unpack_from(its_names, slot * _NAMES.size)
-            kind, netns, ifindex, number, code, map_id, index, target_index = key
-            kind, map_type = kind & 0xFF, kind >> 8
+            netns, ifindex, number, kind, map_type, code, map_id, index, target_index = key
             if kind not in (Kind.EXCEPTION, Kind.REDIRECT_ERROR):
                 raise ObjectFormatError(f"slot {slot} is of kind {kind}", file=_FILE)
             is_exception = kind == Kind.EXCEPTION
@@ -213,8 +219,8 @@ def bulks(tables: Iterable[bytes]) -> tuple[Bulk, ...]:
     for table in tables:
         _require(table, SIZES["bulks"])
         for _, fields in _slots(_BULK, table, SLOTS):
-            key, (sent, dropped, last_seen, error, interface, source) = fields[:8], fields[8:]
-            _, netns, ifindex, source_index, _, _, source_netns, _ = key
+            key, (sent, dropped, last_seen, error, interface, source) = fields[:_KEY], fields[_KEY:]
+            netns, ifindex, source_index, _, _, _, low, high, _ = key
             before = found.get(key)
             if before is not None:
                 sent, dropped = sent + before.sent, dropped + before.dropped
@@ -223,7 +229,7 @@ def bulks(tables: Iterable[bytes]) -> tuple[Bulk, ...]:
             found[key] = Bulk(
                 netns,
                 ifindex,
-                source_netns,
+                low | high << 32,
                 source_index,
                 sent,
                 dropped,
@@ -241,7 +247,7 @@ def cpumaps(tables: Iterable[bytes]) -> tuple[Cpumap, ...]:
     for table in tables:
         _require(table, SIZES["cpumaps"])
         for _, fields in _slots(_CPUMAP, table, SLOTS):
-            (_, _, _, _, _, map_id, _, cpu), (*counts, last_seen) = fields[:8], fields[8:]
+            (*_, map_id, _, cpu), (*counts, last_seen) = fields[:_KEY], fields[_KEY:]
             sums = found.setdefault((map_id, cpu), [0] * 8)
             sums[:7] = [a + b for a, b in zip(sums, counts, strict=False)]
             sums[7] = max(sums[7], last_seen)
@@ -249,16 +255,21 @@ def cpumaps(tables: Iterable[bytes]) -> tuple[Cpumap, ...]:
 
 
 def others(*tables: Sequence[bytes]) -> int:
-    """Return how many events found no slot, in all tables of all CPUs."""
+    """Return how many packets found no slot, in all tables of all CPUs."""
     return sum(_HEAD.unpack_from(value)[0] for table in tables for value in table)
 
 
 def _slots(form: struct.Struct, table: bytes, count: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield the slots that are taken, with their numbers."""
+    _, left = _HEAD.unpack_from(table)
     view = memoryview(table)[_HEAD.size : _HEAD.size + count * form.size]
-    for slot, fields in enumerate(form.iter_unpack(view)):
-        if fields[0]:
+    # Most tables are empty, and a machine can have hundreds of CPUs.
+    for slot, fields in enumerate(form.iter_unpack(view) if left else ()):
+        if fields[_KIND]:
             yield slot, fields
+            left -= 1
+            if not left:
+                return
 
 
 def _text(data: bytes) -> str:

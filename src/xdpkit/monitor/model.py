@@ -24,8 +24,8 @@ class Reason(enum.StrEnum):
         INVALID: it returned a number that is no action.
         UNSUPPORTED: it returned an action that the driver does not have, and lets fall through.
         TX_FAILED: it returned XDP_TX, and the driver could not transmit.
-        REDIRECT_FAILED: it returned XDP_REDIRECT, and the driver reports a failure. The cause is
-            among the redirect errors, where the same packet is counted, too.
+        REDIRECT_FAILED: it returned XDP_REDIRECT, and the driver gave the packet up without a
+            redirect error, which would have the cause.
         FAILED: it returned XDP_PASS or XDP_DROP, and the driver could not do even that.
     """
 
@@ -42,8 +42,8 @@ class Where:
     """An interface, of any network namespace.
 
     Attributes:
-        netns: the namespace: "" for the one that was asked for, else its name in /run/netns, or
-            ``net:[4026531840]`` where it has none.
+        netns: the namespace: "" for the one that was asked for, else its name in /run/netns,
+            ``net:[4026531840]`` where it has none, ``gone:[4711]`` (its cookie) where it is gone.
         interface: its name; that which it had when it was first counted, if it is gone.
         ifindex: its index, unique within the namespace.
     """
@@ -65,6 +65,8 @@ class Where:
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
     """Packets that a driver gave up: the tracepoint ``xdp:xdp_exception``.
+
+    Without those of which a redirect error tells, too.
 
     Attributes:
         where: the interface. For a program of a devmap, that which was transmitted to.
@@ -297,7 +299,7 @@ class Installed:
         slots: how many different errors each CPU can tell apart.
         since: when they were installed, in nanoseconds of CLOCK_BOOTTIME.
         program_ids: their ids.
-        notes: what else there is to say, in sentences.
+        notes: what else there was to say when they were installed, in sentences.
     """
 
     groups: frozenset[Group]
@@ -307,7 +309,7 @@ class Installed:
     slots: int
     since: int
     program_ids: tuple[int, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,8 @@ from xdpkit.hook.settings import are_hidden
 from xdpkit.kernel import Link, Map, Program, attach_tracepoint, shipped
 from xdpkit.monitor import layout
 from xdpkit.monitor.model import Group, Installed
-from xdpkit.syscalls import privilege
+from xdpkit.monitor.tracepoints import Form, present
+from xdpkit.syscalls import netns, privilege
 from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
@@ -56,42 +58,42 @@ _MAPS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Counter:
-    """A program on a tracepoint.
+class _Counter(Form):
+    """A program that counts.
 
     Attributes:
-        program: its name in the object. tracepoint: where it belongs.
         group: what it is for.
-        arguments: how many the tracepoint must have, None: any number.
-        target: see :func:`xdpkit.monitor.tracepoints.suits`.
     """
 
-    program: str
-    tracepoint: str
-    group: Group
-    arguments: int | None = None
-    target: bool | None = None
+    group: Group = Group.ERRORS
 
 
 _COUNTERS = (
-    _Counter("xdp_exception", "xdp_exception", Group.ERRORS),
-    _Counter("xdp_redirect_err", "xdp_redirect_err", Group.ERRORS, 7, target=True),
-    _Counter("err_no_target", "xdp_redirect_err", Group.ERRORS, 7, target=False),
-    _Counter("err_5_6", "xdp_redirect_err", Group.ERRORS, 6),
-    _Counter("attach_failed", "bpf_xdp_link_attach_failed", Group.ERRORS),
-    _Counter("xdp_devmap_xmit", "xdp_devmap_xmit", Group.TRANSMIT, 5),
-    _Counter("xdp_bulk_tx", "xdp_bulk_tx", Group.TRANSMIT),
-    _Counter("xdp_cpumap_enqueue", "xdp_cpumap_enqueue", Group.TRANSMIT),
-    _Counter("xdp_cpumap_kthread", "xdp_cpumap_kthread", Group.TRANSMIT, 5),
+    _Counter("xdp_exception", "xdp_exception", 3),
+    _Counter("xdp_redirect_err", "xdp_redirect_err", 7, target=True),
+    _Counter("err_no_target", "xdp_redirect_err", 7, target=False),
+    _Counter("err_5_6", "xdp_redirect_err", 6),
+    _Counter("attach_failed", "bpf_xdp_link_attach_failed", 1),
+    _Counter("xdp_devmap_xmit", "xdp_devmap_xmit", 5, group=Group.TRANSMIT),
+    _Counter("xdp_bulk_tx", "xdp_bulk_tx", 4, group=Group.TRANSMIT),
+    _Counter("xdp_cpumap_enqueue", "xdp_cpumap_enqueue", 4, group=Group.TRANSMIT),
+    _Counter("xdp_cpumap_kthread", "xdp_cpumap_kthread", 5, group=Group.TRANSMIT),
 )
 _NAMES = frozenset(each.program for each in _COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The tables of the resident programs, decoded; ids and inode numbers are not resolved."""
+    """The tables of the resident programs, decoded; ids and numbers are not resolved.
+
+    Attributes:
+        installed: the programs. by_cookie: whether namespaces are told by their cookies.
+        errors, bulks, cpumaps: see :mod:`xdpkit.monitor.layout`.
+        attach_failures, other, missed: see :class:`~xdpkit.monitor.model.Tracepoints`.
+    """
 
     installed: Installed
+    by_cookie: bool
     errors: tuple[layout.Error, ...]
     bulks: tuple[layout.Bulk, ...]
     cpumaps: tuple[layout.Cpumap, ...]
@@ -129,11 +131,14 @@ def install(
     pins = Pins(pin_root)
     note = pins.require_lasting(what, alternative=False)
     wanted = {
-        counter.program for counter in _present() if transmit or counter.group is Group.ERRORS
+        counter.program
+        for counter in _COUNTERS
+        if (transmit or counter.group is Group.ERRORS) and counter.suits()
     }
     with pins.locked(what, create=True):
         home = _Home(pins.folder)
         home.discard_unfinished()
+        _require_gone(home)
         if home.exists:
             _change(home, wanted, rate)
         else:
@@ -200,7 +205,13 @@ def installed(*, pin_root: str = DEFAULT_ROOT) -> Installed | None:
         MissingPrivilege: only root may look.
     """
     home = _trusted(pin_root, "look at the resident counters")
-    return _look(home) if home is not None else None
+    if home is None:
+        return None
+    try:
+        return _look(home)
+    except UsageError:
+        _require_gone(home)
+        return None
 
 
 def read(*, pin_root: str = DEFAULT_ROOT) -> Counted | None:
@@ -230,10 +241,11 @@ def read(*, pin_root: str = DEFAULT_ROOT) -> Counted | None:
             }
         missed = sum(_missed(number) for number in found.program_ids)
     except UsageError:
-        # It was removed meanwhile.
+        _require_gone(home)
         return None
     return Counted(
         found,
+        layout.Settings.decode(values["settings"][0]).by_cookie,
         layout.errors(values["errors"], values["names"]),
         layout.bulks(values["bulks"]),
         layout.cpumaps(values["cpumaps"]),
@@ -253,6 +265,14 @@ class _Home:
     @property
     def exists(self) -> bool:
         return os.path.isdir(self.path)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether it is there, without all of its maps."""
+        try:
+            return not _MAPS.keys() <= set(os.listdir(self.path))
+        except FileNotFoundError:
+            return False
 
     @property
     def has_unfinished(self) -> bool:
@@ -317,19 +337,15 @@ def _discard(folder: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         # The links first: what counts no more can be forgotten.
         for name in sorted(os.listdir(folder), key=lambda name: not name.startswith(_LINK)):
-            os.unlink(f"{folder}/{name}")
+            try:
+                os.unlink(f"{folder}/{name}")
+            except IsADirectoryError as error:
+                raise RequirementUnmet(
+                    "remove the resident counters",
+                    cause=f"{folder}/{name} is a folder, which is not of xdpkit's making",
+                    remedy=f"see what is in it, then remove it: rm -r {shlex.quote(folder)}",
+                ) from error
         os.rmdir(folder)
-
-
-def _present() -> Iterator[_Counter]:
-    """Yield the programs that this kernel has a tracepoint for."""
-    from xdpkit.monitor.tracepoints import suits
-
-    return (
-        counter
-        for counter in _COUNTERS
-        if suits(counter.tracepoint, counter.arguments, target=counter.target)
-    )
 
 
 def _make(home: _Home, wanted: set[str], rate: int) -> None:
@@ -352,9 +368,7 @@ def _change(home: _Home, wanted: set[str], rate: int) -> None:
     settings = _require_known(home)
     there = home.programs()
     with home.map("settings") as kept:
-        kept[0] = layout.Settings(
-            settings.layout, rate, _ticks_between(rate), settings.seed, settings.since
-        ).encode()
+        kept[0] = replace(settings, rate=rate, ticks=_ticks_between(rate)).encode()
     for name in there - wanted:
         os.unlink(home.path_of_link(name))
     missing = wanted - there
@@ -377,6 +391,7 @@ def _object(rate: int) -> Object:
         rate,
         _ticks_between(rate),
         secrets.randbits(32),
+        netns.has_cookies(),
         time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ).encode()
     return obj
@@ -389,8 +404,6 @@ def _ticks_between(rate: int) -> int:
 
 
 def _look(home: _Home) -> Installed:
-    from xdpkit.monitor.tracepoints import present
-
     settings = _require_known(home)
     programs = home.programs()
     counters = [counter for counter in _COUNTERS if counter.program in programs]
@@ -433,6 +446,20 @@ def _require_known(home: _Home) -> layout.Settings:
             remedy="xdpkit monitor remove, then install them again",
         )
     return settings
+
+
+def _require_gone(home: _Home) -> None:
+    """Refuse a folder without all pins, unless it was removed meanwhile.
+
+    Raises:
+        RequirementUnmet: it is still there.
+    """
+    if home.is_incomplete:
+        raise RequirementUnmet(
+            "look at the resident counters",
+            cause=f"{home.path} lacks some of their pins",
+            remedy="xdpkit monitor remove, then install them again",
+        )
 
 
 def _trusted(pin_root: str, what: str) -> _Home | None:

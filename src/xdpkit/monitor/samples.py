@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from xdpkit.monitor.model import Reason, Snapshot, Where
+from xdpkit.monitor.model import Snapshot, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ NO_PROGRAM = Metric(
 ERRORS = Metric(
     "xdpkit_errors",
     (*_HERE, "program", "action", "reason"),
-    "Packets that were lost after the program had run, except by failed redirects.",
+    "Packets that were lost after the program had run, without those of redirect errors.",
 )
 REDIRECT_ERRORS = Metric(
     "xdpkit_redirect_errors",
@@ -210,10 +210,8 @@ def _returned(snapshot: Snapshot) -> Iterator[Sample]:
 def _tracepoints(snapshot: Snapshot) -> Iterator[Sample]:
     found = snapshot.tracepoints
     for error in found.errors:
-        # The same packets are among the redirect errors, with the cause.
-        if error.reason is not Reason.REDIRECT_FAILED:
-            labels = (*_place(error.where), error.program, error.action, error.reason.value)
-            yield Sample(ERRORS, labels, error.packets)
+        labels = (*_place(error.where), error.program, error.action, error.reason.value)
+        yield Sample(ERRORS, labels, error.packets)
     for failed in found.redirect_errors:
         labels = (*_place(failed.where), failed.program, failed.target.name, failed.error)
         yield Sample(REDIRECT_ERRORS, labels, failed.packets)

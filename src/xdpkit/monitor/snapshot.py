@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -72,15 +74,15 @@ def take(
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
     """
     notes: list[str] = []
-    places = Places(netns)
     wanted = _interfaces(netns, interfaces)
     hooks = _hooks(wanted, pin_root, notes)
     unread = None
     try:
         counted = resident.read(pin_root=pin_root)
     except XdpkitError as error:
-        counted, unread = None, error.cause
+        counted, unread = None, _why(error)
         notes.append(f"What goes wrong cannot be read: {unread}.")
+    places = Places(netns, by_cookie=counted is not None and counted.by_cookie)
     names = {
         number: _name_of(each)
         for hook in hooks
@@ -113,7 +115,9 @@ def read(*, netns: str | None = None, pin_root: str = DEFAULT_ROOT) -> Tracepoin
         MissingPrivilege: it takes CAP_SYS_ADMIN.
     """
     counted = resident.read(pin_root=pin_root)
-    return resolved(counted, Places(netns)) if counted is not None else None
+    if counted is None:
+        return None
+    return resolved(counted, Places(netns, by_cookie=counted.by_cookie))
 
 
 def resolved(
@@ -125,11 +129,16 @@ def resolved(
         counted: what was counted. places: where to look for interfaces.
         names: full names of programs, by their ids.
     """
+    failed = Counter[tuple[int, int, int]]()
+    for each in counted.errors:
+        if each.kind is layout.Kind.REDIRECT_ERROR:
+            failed[_whose(each)] += each.packets
+    exceptions = (each for each in counted.errors if each.kind is layout.Kind.EXCEPTION)
     return Tracepoints(
         errors=tuple(
             _error(each, places, names)
-            for each in counted.errors
-            if each.kind is layout.Kind.EXCEPTION
+            for each in (_without(each, failed) for each in exceptions)
+            if each.packets
         ),
         redirect_errors=tuple(
             _redirect_error(each, places, names)
@@ -144,15 +153,26 @@ def resolved(
     )
 
 
+def _whose(each: layout.Error) -> tuple[int, int, int]:
+    return each.netns, each.ifindex, each.program
+
+
+def _without(each: layout.Error, failed: Counter[tuple[int, int, int]]) -> layout.Error:
+    """Leave out packets of which a redirect error tells: some drivers tell of those once more."""
+    if each.code != XdpAction.REDIRECT or each.in_map:
+        return each
+    return replace(each, packets=max(0, each.packets - failed[_whose(each)]))
+
+
 def reason_of(
-    action: int, places: Places, inode: int, ifindex: int, *, in_map: bool = False
+    action: int, places: Places, number: int, ifindex: int, *, in_map: bool = False
 ) -> Reason:
     """Return why a driver gave up a packet.
 
     Args:
         action: what the program returned, any number.
         places: where to look whether the driver has that action.
-        inode, ifindex: the namespace's number and the interface's index.
+        number, ifindex: the namespace's number and the interface's index.
         in_map: whether the program is that of an entry of a devmap or cpumap, for which there is
             neither XDP_TX nor, in a devmap, XDP_REDIRECT.
     """
@@ -165,7 +185,7 @@ def reason_of(
     if in_map:
         return Reason.UNSUPPORTED
     wanted = f"action-{XdpAction(action).name.lower()}"
-    if places.has(inode, ifindex, wanted) is Answer.NO:
+    if places.has(number, ifindex, wanted) is Answer.NO:
         return Reason.UNSUPPORTED
     return _FAILURES[XdpAction(action)]
 
@@ -177,7 +197,7 @@ def name_of_action(action: int) -> str:
 
 def target_of(
     places: Places,
-    inode: int,
+    number: int,
     *,
     map_type: int,
     map_id: int,
@@ -188,18 +208,20 @@ def target_of(
     """Return where a packet was to be redirected to.
 
     Args:
-        places: where to look for interfaces. inode: number of the packet's namespace.
+        places: where to look for interfaces. number: number of the packet's namespace.
         map_type, map_id, index: of the map; 0 without.
         ifindex: the interface, 0 for none, or not known. name: what it was called once.
     """
     kind = _MAP_KINDS.get(MapType(map_type), "") if map_type in _MAP_KINDS else ""
     if not map_type:
         kind = "interface" if ifindex else ""
+    if kind == "devmap" and index == layout.INDEX_ALL and not ifindex:
+        return Target(kind, "all entries", 0, map_id, index)
     if kind == "devmap" and not ifindex:
         ifindex, name = _entry(map_id, index), ""
     if ifindex:
         # The target of a redirect is in the namespace of the packet, most of the time.
-        found = places.interface(inode, ifindex)
+        found = places.interface(number, ifindex)
         if found is not None and name in ("", found.name):
             name = found.name
         return Target(kind, name or f"interface {ifindex}", ifindex, map_id, index)
@@ -339,6 +361,11 @@ def _returned(
             yield report
 
 
+def _why(error: XdpkitError) -> str:
+    number = getattr(error, "errno", None)
+    return error.cause if number is None else f"{error.cause} ({errno_name(number)})"
+
+
 def _is_gone(error: XdpkitError) -> bool:
     return isinstance(error, UsageError) or getattr(error, "errno", None) == errno.ENODEV
 
@@ -352,7 +379,7 @@ def _name_of(attached: AttachedProgram) -> str:
 
 def _attached(hooks: tuple[HookStatus, ...], places: Places) -> Iterator[AttachedInfo]:
     for hook in hooks:
-        where = places.where(places.inode, hook.interface.index, hook.interface.name)
+        where = places.where(places.number, hook.interface.index, hook.interface.name)
         for each in hook.programs:
             yield AttachedInfo(
                 where=where,

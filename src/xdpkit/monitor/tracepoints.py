@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import dataclass
 from typing import Literal
 
 from xdpkit.btf import Kind
@@ -54,23 +55,33 @@ def present(name: str) -> bool:
     return arguments(name) is not None
 
 
-def suits(name: str, wanted: int | None, *, target: bool | None) -> bool:
-    """Return whether a program is for this kernel's form of a tracepoint.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A program for a tracepoint, as the tracepoint is in some kernels.
 
-    Args:
-        name: the tracepoint.
-        wanted: how many arguments the program takes it to have, None: any number.
+    Attributes:
+        program: its name in the object.
+        tracepoint: where it belongs.
+        arguments: how many the program takes the tracepoint to have.
         target: whether the program is the one that reads the target of a redirect, or the one that
             does without; None: there is only one.
-
-    Raises:
-        RequirementUnmet, ObjectFormatError: as :func:`arguments`.
-        MissingPrivilege: as :func:`target_is_readable`.
     """
-    count = arguments(name)
-    if count is None or wanted not in (None, count):
-        return False
-    return target is None or target == target_is_readable()
+
+    program: str
+    tracepoint: str
+    arguments: int
+    target: bool | None = None
+
+    def suits(self) -> bool:
+        """Return whether it is for this kernel.
+
+        Raises:
+            RequirementUnmet, ObjectFormatError: as :func:`arguments`.
+            MissingPrivilege: as :func:`target_is_readable`.
+        """
+        if arguments(self.tracepoint) != self.arguments:
+            return False
+        return self.target is None or self.target == target_is_readable()
 
 
 @functools.cache

@@ -121,6 +121,16 @@ def cookie_by(own_socket: socket.socket) -> int:
     return int(number)
 
 
+def has_cookies() -> bool:
+    """Return whether the kernel tells the cookies of network namespaces (Linux 5.14)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        try:
+            any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return False
+    return True
+
+
 def own(what: str) -> Fd:
     """Open the calling thread's network namespace.
 

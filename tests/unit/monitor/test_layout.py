@@ -20,6 +20,8 @@ from xdpkit.monitor import layout
 from xdpkit.monitor.layout import Kind
 from xdpkit.obj import Object
 
+KEY = "=QIIBBHIII"
+ERROR = f"{KEY}QQI"
 SOURCE = Path(__file__).parents[3] / "bpf" / "monitor.c"
 PINS = {
     "errors": "xdpkit_errors",
@@ -31,15 +33,18 @@ PINS = {
 }
 # What Python reads, in order, and how many bytes each has.
 MEMBERS = {
-    "key": (["kind", "netns", "ifindex", "program", "code", "map", "index", "target"], [4] * 8),
+    "key": (
+        ["netns", "ifindex", "program", "kind", "map_type", "code", "map", "index", "target"],
+        [8, 4, 4, 1, 1, 2, 4, 4, 4],
+    ),
     "slot": (["key", "count", "last_seen", "last", "noted"], [32, 8, 8, 4, 4]),
     "names": (["interface", "program", "target"], [16, 16, 16]),
-    "table": (["other", "slots", "targets"], [8, 256 * 56, 256 * 56]),
+    "table": (["other", "used", "slots", "targets"], [8, 8, 256 * 56, 256 * 56]),
     "bulk": (
         ["key", "sent", "dropped", "last_seen", "last", "interface", "source"],
         [32, 8, 8, 8, 8, 16, 16],
     ),
-    "bulk_table": (["other", "slots"], [8, 256 * 96]),
+    "bulk_table": (["other", "used", "slots"], [8, 8, 256 * 96]),
     "cpumap": (
         [
             "key",
@@ -54,15 +59,22 @@ MEMBERS = {
         ],
         [32, *[8] * 8],
     ),
-    "cpumap_table": (["other", "slots"], [8, 256 * 96]),
+    "cpumap_table": (["other", "used", "slots"], [8, 8, 256 * 96]),
 }
 
 _numbers = st.integers(0, 0xFFFFFFFF)
 _counts = st.integers(1, (1 << 60) - 1)
+_places = (st.integers(0, (1 << 64) - 1), _numbers, _numbers)
 _exceptions = st.tuples(
-    st.just(int(Kind.EXCEPTION)), *[_numbers] * 3, st.integers(0, 5), *[st.just(0)] * 3
+    *_places, st.just(int(Kind.EXCEPTION)), st.just(0), st.integers(0, 5), *[st.just(0)] * 3
 )
-_redirects = st.tuples(st.integers(0, 40).map(lambda type: 2 | type << 8), *[_numbers] * 7)
+_redirects = st.tuples(
+    *_places,
+    st.just(int(Kind.REDIRECT_ERROR)),
+    st.integers(0, 40),
+    st.integers(0, 4095),
+    *[_numbers] * 3,
+)
 _names = st.binary(max_size=15).filter(lambda name: b"\0" not in name)
 
 
@@ -97,30 +109,37 @@ def test_the_settings_are_where_they_are_written(obj: Object) -> None:
     original = obj.variables["settings"]
     assert isinstance(original, dict)
     assert original["layout"] == layout.LAYOUT
-    obj.variables["settings"] = layout.Settings(layout.LAYOUT, 7, 9, 10, 11).encode()
+    obj.variables["settings"] = layout.Settings(layout.LAYOUT, 7, 9, 10, True, 11).encode()
     assert obj.variables["settings"] == {
         "layout": layout.LAYOUT,
         "rate": 7,
         "ticks": 9,
         "seed": 10,
+        "by_cookie": 1,
+        "unused": 0,
         "since": 11,
     }
 
 
-@given(settings=st.builds(layout.Settings, _numbers, _numbers, _numbers, _numbers, _counts))
+@given(
+    settings=st.builds(
+        layout.Settings, _numbers, _numbers, _numbers, _numbers, st.booleans(), _counts
+    )
+)
 def test_settings_come_back_as_they_were(settings: layout.Settings) -> None:
     assert layout.Settings.decode(settings.encode()) == settings
 
 
 def _table(slots: dict[int, bytes], head: int, size: int, total: int) -> bytes:
     table = bytearray(total)
+    struct.pack_into("=Q", table, 8, len(slots))
     for number, data in slots.items():
         table[head + number * size : head + (number + 1) * size] = data.ljust(size, b"\0")
     return bytes(table)
 
 
 def _errors(slots: dict[int, bytes]) -> bytes:
-    return _table(slots, 8, 56, layout.SIZES["errors"])
+    return _table(slots, 16, 56, layout.SIZES["errors"])
 
 
 def _error_names(slots: dict[int, bytes]) -> bytes:
@@ -141,15 +160,16 @@ def test_what_is_in_the_slots_is_read(
     places = random.sample(range(2 * layout.SLOTS), len(content))  # type: ignore[attr-defined]
     slots, names = {}, {}
     for place, (key, (packets, seen, last, *texts)) in zip(places, content.items(), strict=True):
-        slots[place] = struct.pack("=8IQQI", *key, packets, seen, last)
+        slots[place] = struct.pack(ERROR, *key, packets, seen, last)
         names[place] = b"".join(text.ljust(16, b"\0") for text in texts)
     found = layout.errors([_errors(slots)], [_error_names(names)])
     assert {
         (
-            e.kind | e.map_type << 8,
             e.netns,
             e.ifindex,
             e.program,
+            e.kind,
+            e.map_type,
             e.code,
             e.map_id,
             e.index,
@@ -170,9 +190,9 @@ def test_what_is_in_the_slots_is_read(
 
 
 def test_what_several_cpus_counted_is_added_and_the_latest_one_told() -> None:
-    key = (Kind.EXCEPTION, 1, 2, 3, 5, 0, 0, 0)
-    first = struct.pack("=8IQQI", *key, 10, 500, 42)
-    second = struct.pack("=8IQQI", *key, 7, 400, 43)
+    key = (1, 2, 3, Kind.EXCEPTION, 0, 5, 0, 0, 0)
+    first = struct.pack(ERROR, *key, 10, 500, 42)
+    second = struct.pack(ERROR, *key, 7, 400, 43)
     name = b"eth0".ljust(16, b"\0") + b"fw".ljust(32, b"\0")
     found = layout.errors(
         [_errors({4: first}), _errors({9: second})],
@@ -184,40 +204,40 @@ def test_what_several_cpus_counted_is_added_and_the_latest_one_told() -> None:
 
 
 def test_a_program_of_the_entry_of_a_map_is_told_apart() -> None:
-    key = (Kind.EXCEPTION, 1, 2, 3, 3 | 1 << 8, 0, 0, 0)
-    slot = struct.pack("=8IQQI", *key, 10, 500, 3)
+    key = (1, 2, 3, Kind.EXCEPTION, 0, 3 | 1 << 8, 0, 0, 0)
+    slot = struct.pack(ERROR, *key, 10, 500, 3)
     (error,) = layout.errors([_errors({4: slot})], [_error_names({})])
     assert (error.in_map, error.code) == (True, 3)
 
 
 def test_transmissions_of_several_cpus_are_added() -> None:
-    key = (Kind.BULK, 1, 2, 3, 0, 0, 4, 0)
-    one = struct.pack("=8I4Q16s16s", *key, 5, 2, 70, 6, b"out", b"in")
-    other = struct.pack("=8I4Q16s16s", *key, 6, 0, 0, 0, b"out", b"in")
+    key = (1, 2, 3, Kind.BULK, 0, 0, 4, 5, 0)
+    one = struct.pack(f"{KEY}4Q16s16s", *key, 5, 2, 70, 6, b"out", b"in")
+    other = struct.pack(f"{KEY}4Q16s16s", *key, 6, 0, 0, 0, b"out", b"in")
     tables = [
-        _table({place: data}, 8, 96, layout.SIZES["bulks"])
+        _table({place: data}, 16, 96, layout.SIZES["bulks"])
         for place, data in ((0, one), (3, other))
     ]
-    assert layout.bulks(tables) == (layout.Bulk(1, 2, 4, 3, 11, 2, 70, 6, "out", "in"),)
+    assert layout.bulks(tables) == (layout.Bulk(1, 2, 4 | 5 << 32, 3, 11, 2, 70, 6, "out", "in"),)
 
 
 def test_cpumaps_of_several_cpus_are_added() -> None:
-    key = (Kind.CPUMAP, 0, 0, 0, 0, 17, 0, 3)
-    one = struct.pack("=8I8Q", *key, 1, 2, 3, 4, 5, 6, 7, 80)
-    tables = [_table({0: one}, 8, 96, layout.SIZES["cpumaps"])] * 2
+    key = (0, 0, 0, Kind.CPUMAP, 0, 0, 17, 0, 3)
+    one = struct.pack(f"{KEY}8Q", *key, 1, 2, 3, 4, 5, 6, 7, 80)
+    tables = [_table({0: one}, 16, 96, layout.SIZES["cpumaps"])] * 2
     assert layout.cpumaps(tables) == (layout.Cpumap(17, 3, 2, 4, 6, 8, 10, 12, 14, 80),)
 
 
 def test_what_found_no_slot_is_added_over_all_tables() -> None:
     def table(count: int, size: int) -> bytes:
-        return struct.pack("=Q", count).ljust(size, b"\0")
+        return struct.pack("=QQ", count, 0).ljust(size, b"\0")
 
     assert layout.others([table(3, 100), table(4, 100)], [table(5, 50)]) == 12
 
 
 @pytest.mark.parametrize("read", [layout.bulks, layout.cpumaps])
 def test_a_table_that_is_too_short_is_refused(read: object) -> None:
-    with pytest.raises(ObjectFormatError, match="a table of 12 bytes, where 24584 are needed"):
+    with pytest.raises(ObjectFormatError, match="a table of 12 bytes, where 24592 are needed"):
         read([bytes(12)])  # type: ignore[operator]
 
 
@@ -229,6 +249,6 @@ def test_tables_of_errors_that_are_too_short_are_refused() -> None:
 
 
 def test_a_kind_that_is_not_known_is_refused() -> None:
-    slot = struct.pack("=8IQQI", 99, *[0] * 7, 1, 1, 1)
+    slot = struct.pack(ERROR, 0, 0, 0, 99, *[0] * 5, 1, 1, 1)
     with pytest.raises(ObjectFormatError, match="slot 5 is of kind 99"):
         layout.errors([_errors({5: slot})], [_error_names({})])
