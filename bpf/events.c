@@ -13,9 +13,9 @@
 #define NAME_SIZE 16
 #define TEXT_SIZE 128
 
-/* include/net/xdp.h: the map id of a redirect to an interface by its index, without a map. */
-#define BY_IFINDEX 0x7fffffff
-#define NO_QUEUE 0xffffffff
+#define NO_QUEUE (~0U)
+#define INDEX_ALL (~0U)
+#define IN_MAP (1 << 0)
 
 enum kind {
 	EXCEPTION = 1,
@@ -37,7 +37,10 @@ struct event {
 	__u32 program;
 	__u32 action;
 	__s32 error;
-	__u32 queue;
+	union {
+		__u32 queue;
+		__u32 target_netns;
+	};
 	__u32 length;
 	__u32 captured;
 	__u32 target;
@@ -45,7 +48,7 @@ struct event {
 	__u32 map_type;
 	__u32 map_index;
 	__u32 drops;
-	__u32 unused;
+	__u32 flags;
 	char name[NAME_SIZE];
 };
 
@@ -133,9 +136,20 @@ static __always_inline int is_wanted_action(__u32 action)
 	return actions >> (action > XDP_REDIRECT ? XDP_REDIRECT + 1 : action) & 1;
 }
 
-static __always_inline __u32 netns_of(struct net_device *dev)
+static __always_inline __u32 netns_of(const struct net_device *dev)
 {
 	return dev->nd_net.net->ns.inum;
+}
+
+/* The same, where the verifier does not know what it is. */
+static __always_inline __u32 netns_of_target(const struct net_device *dev)
+{
+	struct net *net = NULL;
+	__u32 netns = 0;
+
+	bpf_probe_read_kernel(&net, sizeof(net), &dev->nd_net.net);
+	bpf_probe_read_kernel(&netns, sizeof(netns), &net->ns.inum);
+	return netns;
 }
 
 static __always_inline int is_wanted_interface(__u32 netns, __u32 ifindex)
@@ -145,7 +159,7 @@ static __always_inline int is_wanted_interface(__u32 netns, __u32 ifindex)
 	return !by_interface || bpf_map_lookup_elem(&interfaces, &ifindex);
 }
 
-static __always_inline int is_wanted_program(struct bpf_prog *program)
+static __always_inline int is_wanted_program(const struct bpf_prog *program)
 {
 	char name[NAME_SIZE] = {};
 	__u32 id;
@@ -205,9 +219,10 @@ static __always_inline void *reserve(struct spending *own, __u64 size, __u32 kin
 	return event;
 }
 
-static __always_inline void tell_program(struct event *event, struct bpf_prog *program)
+static __always_inline void tell_program(struct event *event, const struct bpf_prog *program)
 {
 	event->program = program->aux->id;
+	event->flags = is_in_map(program) ? IN_MAP : 0;
 	bpf_probe_read_kernel(event->name, sizeof(event->name), &program->aux->name);
 }
 
@@ -229,16 +244,19 @@ static __always_inline int take_mark(__u64 *mark, __u64 place)
 SEC("?tp_btf/xdp_exception")
 int exception(__u64 *ctx)
 {
-	struct net_device *dev = ARGUMENT(struct net_device *, ctx, 0);
-	struct bpf_prog *program = ARGUMENT(struct bpf_prog *, ctx, 1);
+	const struct net_device *dev = ARGUMENT(const struct net_device *, ctx, 0);
+	const struct bpf_prog *program = ARGUMENT(const struct bpf_prog *, ctx, 1);
 	__u32 action = ARGUMENT(__u32, ctx, 2);
-	__u32 netns = netns_of(dev), ifindex = dev->ifindex;
-	__u64 place = place_of(netns, ifindex);
 	struct spending *own = own_spending();
 	struct event *event;
+	__u32 netns, ifindex;
+	__u64 place;
 
-	if (!own)
+	if (!own || !dev || !program)
 		return 0;
+	netns = netns_of(dev);
+	ifindex = dev->ifindex;
+	place = place_of(netns, ifindex);
 	if (action == XDP_ABORTED || action > XDP_REDIRECT) {
 		if (take_mark(&own->noted, place))
 			return 0;
@@ -259,41 +277,19 @@ int exception(__u64 *ctx)
 	return 0;
 }
 
-struct redirect {
-	void *target;
-	__s32 error;
-	__u32 map_type;
-	__u32 map_id;
-	__u32 index;
-};
-
-/* The index of the interface that a packet was to be redirected to, 0 if it was none. */
-static __always_inline __u32 target_of(const struct redirect *redirect)
+static __always_inline int tell_redirect(const struct net_device *dev,
+					 const struct bpf_prog *program,
+					 const struct redirect *redirect, int knows_target)
 {
-	struct bpf_dtab_netdev *entry = redirect->target;
-	struct net_device *dev = NULL;
-	__u32 ifindex = 0;
-
-	if (redirect->map_type == BPF_MAP_TYPE_UNSPEC && redirect->map_id == BY_IFINDEX)
-		return redirect->index;
-	if (redirect->map_type != BPF_MAP_TYPE_DEVMAP &&
-	    redirect->map_type != BPF_MAP_TYPE_DEVMAP_HASH)
-		return 0;
-	/* Without an entry, as of a broadcast, both reads fail and leave 0. */
-	bpf_probe_read_kernel(&dev, sizeof(dev), &entry->dev);
-	bpf_probe_read_kernel(&ifindex, sizeof(ifindex), &dev->ifindex);
-	return ifindex;
-}
-
-static __always_inline int tell_redirect(struct net_device *dev, struct bpf_prog *program,
-					 const struct redirect *redirect)
-{
-	__u32 netns = netns_of(dev), ifindex = dev->ifindex;
+	struct net_device *target = target_device(redirect);
 	struct spending *own = own_spending();
 	struct event *event;
+	__u32 netns, ifindex;
 
-	if (!own)
+	if (!own || !dev || !program)
 		return 0;
+	netns = netns_of(dev);
+	ifindex = dev->ifindex;
 	own->redirected = place_of(netns, ifindex);
 	if (!is_wanted_action(XDP_REDIRECT) || !is_wanted_interface(netns, ifindex) ||
 	    !is_wanted_program(program))
@@ -305,60 +301,44 @@ static __always_inline int tell_redirect(struct net_device *dev, struct bpf_prog
 	event->ifindex = ifindex;
 	event->action = XDP_REDIRECT;
 	event->error = redirect->error;
-	event->target = target_of(redirect);
+	event->target = target_index(redirect, target);
+	event->target_netns = target ? netns_of_target(target) : netns;
 	event->map_id = redirect->map_id;
 	event->map_type = redirect->map_type;
 	event->map_index = redirect->index;
+	if (knows_target && is_devmap(redirect) && !redirect->target)
+		event->map_index = INDEX_ALL;
 	tell_program(event, program);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
 
-/* xdp_redirect_err(dev, program, target, error, map_type, map_id, index), since Linux 5.14 */
 SEC("?tp_btf/xdp_redirect_err")
 int redirect_error(__u64 *ctx)
 {
-	struct redirect redirect = {
-		.target = ARGUMENT(void *, ctx, 2),
-		.error = ARGUMENT(__s32, ctx, 3),
-		.map_type = ARGUMENT(__u32, ctx, 4),
-		.map_id = ARGUMENT(__u32, ctx, 5),
-		.index = ARGUMENT(__u32, ctx, 6),
-	};
+	struct redirect redirect = REDIRECT_7(ctx, ARGUMENT(const void *, ctx, 2));
 
-	return tell_redirect(ARGUMENT(struct net_device *, ctx, 0),
-			     ARGUMENT(struct bpf_prog *, ctx, 1), &redirect);
+	return tell_redirect(ARGUMENT(const struct net_device *, ctx, 0),
+			     ARGUMENT(const struct bpf_prog *, ctx, 1), &redirect, 1);
 }
 
-/* The same, where the verifier does not let a `const void *` be read. */
 SEC("?tp_btf/xdp_redirect_err")
 int redirect_error_no_target(__u64 *ctx)
 {
-	struct redirect redirect = {
-		.error = ARGUMENT(__s32, ctx, 3),
-		.map_type = ARGUMENT(__u32, ctx, 4),
-		.map_id = ARGUMENT(__u32, ctx, 5),
-		.index = ARGUMENT(__u32, ctx, 6),
-	};
+	struct redirect redirect = REDIRECT_7(ctx, NULL);
 
-	return tell_redirect(ARGUMENT(struct net_device *, ctx, 0),
-			     ARGUMENT(struct bpf_prog *, ctx, 1), &redirect);
+	return tell_redirect(ARGUMENT(const struct net_device *, ctx, 0),
+			     ARGUMENT(const struct bpf_prog *, ctx, 1), &redirect, 0);
 }
 
-/* xdp_redirect_err(dev, program, target, error, map, index) before; nor does it there */
 SEC("?tp_btf/xdp_redirect_err")
 int redirect_error_of_map(__u64 *ctx)
 {
-	struct bpf_map *map = ARGUMENT(struct bpf_map *, ctx, 4);
-	struct redirect redirect = {
-		.error = ARGUMENT(__s32, ctx, 3),
-		.map_type = map ? map->map_type : BPF_MAP_TYPE_UNSPEC,
-		.map_id = map ? map->id : BY_IFINDEX,
-		.index = ARGUMENT(__u32, ctx, 5),
-	};
+	const struct bpf_map *map = ARGUMENT(const struct bpf_map *, ctx, 4);
+	struct redirect redirect = REDIRECT_6(ctx, map);
 
-	return tell_redirect(ARGUMENT(struct net_device *, ctx, 0),
-			     ARGUMENT(struct bpf_prog *, ctx, 1), &redirect);
+	return tell_redirect(ARGUMENT(const struct net_device *, ctx, 0),
+			     ARGUMENT(const struct bpf_prog *, ctx, 1), &redirect, 0);
 }
 
 /*
@@ -370,8 +350,8 @@ int redirect_error_of_map(__u64 *ctx)
 SEC("?tp_btf/xdp_devmap_xmit")
 int devmap_xmit(__u64 *ctx)
 {
-	struct net_device *from = ARGUMENT(struct net_device *, ctx, 0);
-	struct net_device *to = ARGUMENT(struct net_device *, ctx, 1);
+	const struct net_device *from = ARGUMENT(const struct net_device *, ctx, 0);
+	const struct net_device *to = ARGUMENT(const struct net_device *, ctx, 1);
 	__u32 drops = ARGUMENT(__u32, ctx, 3);
 	struct spending *own;
 	struct event *event;
@@ -388,6 +368,7 @@ int devmap_xmit(__u64 *ctx)
 	event->netns = netns_of(from);
 	event->ifindex = from->ifindex;
 	event->target = to->ifindex;
+	event->target_netns = netns_of(to);
 	event->action = XDP_REDIRECT;
 	event->length = ARGUMENT(__u32, ctx, 2);
 	event->drops = drops;
@@ -400,12 +381,12 @@ int devmap_xmit(__u64 *ctx)
 SEC("?tp_btf/xdp_bulk_tx")
 int bulk_tx(__u64 *ctx)
 {
-	struct net_device *dev = ARGUMENT(struct net_device *, ctx, 0);
+	const struct net_device *dev = ARGUMENT(const struct net_device *, ctx, 0);
 	__u32 drops = ARGUMENT(__u32, ctx, 2);
 	struct spending *own;
 	struct event *event;
 
-	if (!drops || by_program || !is_wanted_action(XDP_TX) ||
+	if (!drops || !dev || by_program || !is_wanted_action(XDP_TX) ||
 	    !is_wanted_interface(netns_of(dev), dev->ifindex))
 		return 0;
 	own = own_spending();
@@ -422,14 +403,17 @@ int bulk_tx(__u64 *ctx)
 	return 0;
 }
 
+/*
+ * Of cpumaps neither the interface nor the program is known: these are loaded only if all of them
+ * are wanted.
+ */
 static __always_inline int tell_cpumap(__u64 *ctx, __u32 cpu, __u32 kind, int is_interruptible)
 {
-	__u32 drops = ARGUMENT(__u32, ctx, 2);
+	__u32 processed = ARGUMENT(__u32, ctx, 1), drops = ARGUMENT(__u32, ctx, 2);
 	struct spending *own;
 	struct event *event;
 
-	/* Neither the interface nor the program is known here. */
-	if (!drops || only_netns || by_interface || by_program || !is_wanted_action(XDP_REDIRECT))
+	if (!drops)
 		return 0;
 	own = own_spending();
 	event = own ? reserve(own, sizeof(*event), kind, is_interruptible) : NULL;
@@ -439,7 +423,7 @@ static __always_inline int tell_cpumap(__u64 *ctx, __u32 cpu, __u32 kind, int is
 	event->map_type = BPF_MAP_TYPE_CPUMAP;
 	event->map_id = ARGUMENT(__u32, ctx, 0);
 	event->map_index = cpu;
-	event->length = ARGUMENT(__u32, ctx, 1);
+	event->length = processed - drops;
 	event->drops = drops;
 	bpf_ringbuf_submit(event, 0);
 	return 0;
@@ -449,6 +433,12 @@ static __always_inline int tell_cpumap(__u64 *ctx, __u32 cpu, __u32 kind, int is
 SEC("?tp_btf/xdp_cpumap_enqueue")
 int cpumap_enqueue(__u64 *ctx)
 {
+	/*
+	 * In native mode it tells of a bulk, dropped frames among them. In generic mode it tells of
+	 * one frame, which was either processed or dropped; of a dropped one xdp_redirect_err tells.
+	 */
+	if (!ARGUMENT(__u32, ctx, 1))
+		return 0;
 	return tell_cpumap(ctx, ARGUMENT(__u32, ctx, 3), CPUMAP_ENQUEUE, 0);
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exception that xdpkit raises, and the kernel's errno names.
+"""Every exception that xdpkit raises, the kernel's errno names, and names that harm nobody.
 
 ::
 
@@ -33,6 +33,23 @@ def errno_name(number: int) -> str:
     if number == _errno.EOPNOTSUPP:
         return "EOPNOTSUPP"
     return _errno.errorcode.get(number) or _KERNEL_ONLY.get(number) or f"errno {number}"
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return a text with everything escaped that a terminal, or another reader, might obey.
+
+    Args:
+        text: a name or value that came from an object, an interface or the kernel.
+        keep: characters that are left alone all the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or char in keep
+        else char.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for char in text
+    )
 
 
 class XdpkitError(Exception):

@@ -128,12 +128,12 @@ def redirecting(index: int) -> bytes:
     return guarded(asm.mov(R.R1, index), asm.mov(R.R2, 0), asm.call("redirect"), asm.exit())
 
 
-def redirecting_by(map_fd: int) -> bytes:
+def redirecting_by(map_fd: int, flags: int = 0) -> bytes:
     """Return a program that redirects the tested frame by a map's first entry."""
     return guarded(
         asm.ld_imm64(R.R1, map_fd, source=PseudoSrc.MAP_FD),
         asm.mov(R.R2, 0),
-        asm.mov(R.R3, 0),
+        asm.mov(R.R3, flags),
         asm.call("redirect_map"),
         asm.exit(),
     )

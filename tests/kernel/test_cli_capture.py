@@ -170,16 +170,22 @@ def test_tshark_reads_what_goes_to_standard_output(scene: Scene, here: list[str]
     assert shown.stdout == b"1\n0\n"
 
 
-def test_an_interface_that_goes_ends_it_with_an_error(
+def test_an_interface_that_goes_ends_it_with_an_error_behind_what_was_captured(
     scene: Scene, here: list[str], veth: Veth
 ) -> None:
     with capturing(here, "-j") as running:
+        before = arrived(veth)
+        scene.send(*[frame(1)] * 3)
+        wait_until(lambda: arrived(veth) == before + 3)
         with rtnetlink(veth.netns) as connection:
             connection.link("del", ifname=veth.name)
         output, _ = running.communicate()
 
     assert running.returncode == 2
-    assert json.loads(output)["error"]["kind"] == "UsageError"
+    *frames, totals, last = json_lines(output)
+    assert len(frames) == 3
+    assert totals["totals"]["captured"] == 3
+    assert last["error"]["kind"] == "UsageError"
 
 
 def test_a_reader_that_goes_ends_it(scene: Scene, here: list[str]) -> None:
@@ -219,6 +225,37 @@ def test_a_second_signal_ends_it_where_nobody_reads(
     assert after.program.tag == before.program.tag
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_it_while_it_waits_for_a_reader(
+    scene: Scene, here: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    (before,) = scene.hook.status().programs
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(
+        [*COMMAND, "capture", *here, "--pcap", str(pipe)],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        try:
+            wait_until(lambda: "wait_for_partner" in waits_in(running.pid))
+            (meanwhile,) = scene.hook.status().programs
+            running.send_signal(number)
+            _, messages = running.communicate()
+        finally:
+            running.kill()
+
+    assert meanwhile == before
+    assert b"capturing on" not in messages
+    assert running.returncode in (128 + number, -number)
+    assert scene.hook.status().programs == (before,)
+
+
+def waits_in(pid: int) -> str:
+    """Return what function of the kernel a process waits in."""
+    return Path(f"/proc/{pid}/wchan").read_text()
+
+
 def test_one_that_was_killed_is_in_nobodys_way(scene: Scene, here: list[str]) -> None:
     (before,) = scene.hook.status().programs
     with capturing(here) as running:
@@ -246,6 +283,7 @@ def test_programs_of_others_are_said_not_to_be_captured(veth: Veth, here: list[s
         (["--buffer", "much"], "it takes a number of bytes, or a number and a unit (K, M, G)"),
         (["--buffer", "0"], "it takes a number of bytes, or a number and a unit (K, M, G)"),
         (["--buffer", "1000G"], "the size is a power of 2"),
+        (["--buffer", "9" * 5000], "it takes a number of bytes, or a number and a unit (K, M, G)"),
         (["--snaplen", "65537"], "0 to 65536 bytes"),
         (["--duration", "soon"], "it takes a number and a unit (ms, s, m, h)"),
         (["--action", "reject"], "'reject' is not one of"),
@@ -263,8 +301,7 @@ def test_what_makes_no_sense_is_refused(
 
     assert execute(["capture", *here, *options]) == 2
     assert cause in "".join(capsys.readouterr())
-    (after,) = scene.hook.status().programs
-    assert after.program.tag == before.program.tag
+    assert scene.hook.status().programs == (before,)
 
 
 def test_capturing_takes_privilege(here: list[str], scene: Scene) -> None:

@@ -18,7 +18,7 @@ import pytest
 from scapy.utils import PcapNgReader
 
 from tests.kernel.fates import SIZE, attached, frame, redirecting, returning
-from tests.kernel.killing import DEADLINE
+from tests.kernel.killing import DEADLINE, wait_until
 from tests.kernel.net import Veth
 from tests.kernel.process import COMMAND, POWERLESS, xdpkit_command
 from tests.kernel.transcript import messages_of
@@ -173,6 +173,38 @@ def test_a_capture_can_go_to_standard_output(one: Veth, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_waits_for_who_reads_the_capture(
+    one: Veth, pin_root: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    options = ("-n", one.netns, "--pin-root", pin_root, one.name, "--pcap", str(pipe))
+    with added(one, pin_root, ABORTED, "firewall"):
+        before = one.interface.xdp
+        with subprocess.Popen(
+            [*COMMAND, "events", *options],
+            stderr=subprocess.PIPE,
+            # Where tests run in the background, it would be ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as running:
+            try:
+                wait_until(lambda: _waits_for_a_reader(running.pid))
+                assert one.interface.xdp == before
+                running.send_signal(number)
+                _, messages = running.communicate(timeout=DEADLINE)
+            finally:
+                running.kill()
+        assert running.returncode in (128 + number, -number)
+        assert b"watching" not in messages
+        assert one.interface.xdp == before
+
+
+def _waits_for_a_reader(pid: int) -> bool:
+    """Whether a process waits in wait_for_partner() of fs/pipe.c."""
+    return "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(one: Veth, pin_root: str, number: signal.Signals) -> None:
     with added(one, pin_root, ABORTED, "firewall"):
         before = one.interface.xdp
@@ -208,6 +240,7 @@ def test_it_says_which_programs_are_not_tapped(one: Veth, pin_root: str) -> None
     [
         (("--action", "sneeze"), 2, "'sneeze' is not one of 'aborted', 'drop'"),
         (("--rate", "0"), 2, "0 is not in the range"),
+        (("--snaplen", "4097"), 2, "4097 is not in the range"),
         (("nosuch0",), 2, "has no such interface"),
         (("--pcap", "/nosuch/folder/file"), 2, "No such file or directory"),
     ],

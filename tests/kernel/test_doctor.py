@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +16,18 @@ import pytest
 import xdpkit
 from tests.kernel.attaching import foreign_link
 from tests.kernel.compiled import read
-from tests.kernel.killing import wait_until
+from tests.kernel.killing import only_here, wait_until
 from tests.kernel.multiqueue import line_into
 from tests.kernel.net import Veth, make_veth, rtnetlink
-from tests.kernel.process import POWERLESS, shipped, xdpkit_command
+from tests.kernel.process import COMMAND, POWERLESS, shipped, xdpkit_command
 from tests.unit.cli.commands import run
 from xdpkit import Hook, monitor
 from xdpkit.hook import Mode
-from xdpkit.hook.pins import Pins
 from xdpkit.kernel import load
 from xdpkit.monitor.doctor import Complaint, Diagnosis, Severity, examine
 from xdpkit.syscalls.netns import entered
+
+__all__ = ["only_here"]
 
 pytestmark = pytest.mark.needs("prog-bind-map", "bpf-link-xdp")
 
@@ -140,7 +143,7 @@ def test_a_value_from_the_packet_is_said_to_be_from_there(patient: Patient) -> N
     patient.send(200)
     told = patient.told("invalid-action", "1 packet was dropped: anything returned 200")
     assert told.cause is not None
-    assert re.search(r"ailing\.c:\d+ may return any value, from packet", told.cause)
+    assert re.search(r"ailing\.c:\d+ may return any value, from the packet", told.cause)
 
 
 @pytest.mark.usefixtures("watched")
@@ -176,11 +179,11 @@ def test_the_program_of_an_rx_queue_is_told_from_the_others(patient: Patient) ->
     assert patient.told("no-program", "4 packets of RX queue 0").severity is Severity.NOTE
 
 
-def other_port(patient: Patient) -> Veth:
+def other_port(patient: Patient, router: str = "router", ports: str = "ports") -> Veth:
     """Make another veth, and redirect what asks for key 1 to it."""
     other = make_veth(patient.veth.netns)
-    with patient.hook.add(spec("router"), policy="report") as attached, entered(other.netns):
-        attached.maps["ports"][1] = other.interface.index
+    with patient.hook.add(spec(router), policy="report") as attached, entered(other.netns):
+        attached.maps[ports][1] = other.interface.index
     return other
 
 
@@ -193,6 +196,35 @@ def test_a_devmap_without_the_entry_is_told_with_the_redirect(patient: Patient) 
         f"bpf_redirect_map() at {line_of('bpf_redirect_map')} gives XDP_ABORTED where ports has no"
         " entry for the key (now it has: 1)"
     )
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_hashed_devmap_is_looked_at_like_others(patient: Patient) -> None:
+    other = other_port(patient, "sparse_router", "sparse_ports")
+    patient.send(3)
+    patient.send(1)
+    told = patient.told("aborted", "1 packet was dropped: sparse_router returned XDP_ABORTED")
+    assert told.cause is not None
+    assert told.cause.endswith("sparse_ports has no entry for the key (now it has: 1)")
+    told = patient.told("redirect-failed", "1 packet was lost: sparse_router redirected to")
+    assert told.cause is not None
+    assert f"now {other.name} takes no redirected frames" in told.cause
+    assert patient.examine().unseen == ()
+
+
+@pytest.mark.usefixtures("watched")
+def test_copies_that_count_are_told_of_with_the_program(patient: Patient) -> None:
+    other = other_port(patient)
+    patient.send(1)
+    patient.told("redirect-failed", "1 packet was lost")
+    patient.hook.counters.enable()
+    patient.send(1)
+    patient.told("redirect-failed", "2 packets were lost")
+    patient.hook.counters.enable(count_bytes=True)
+    patient.send(1)
+    told = patient.told("redirect-failed")
+    assert told.what.startswith(f"3 packets were lost: router redirected to {other.name}, and")
+    assert re.search(r" by program \d+, \d+, \d+, map \d+, last seen ", told.evidence[0])
 
 
 @pytest.mark.usefixtures("watched")
@@ -210,7 +242,7 @@ def test_a_target_whose_peer_has_no_program_is_told_with_the_remedy(patient: Pat
 
 @pytest.mark.usefixtures("watched")
 def test_a_target_that_is_down_or_too_small_is_told_from_its_state(patient: Patient) -> None:
-    other = other_port(patient)
+    other, here = other_port(patient), patient.veth.name
     peer = Hook(other.peer, netns=other.netns, pin_root=patient.pin_root)
     peer.add(spec("leaf")).close()
     with rtnetlink(other.netns) as connection:
@@ -218,7 +250,9 @@ def test_a_target_that_is_down_or_too_small_is_told_from_its_state(patient: Pati
     patient.send(1, length=1000)
     told = patient.told("redirect-failed", "1 packet was lost")
     assert told.cause is not None
-    assert told.cause.endswith(f"; now the MTU of {other.name} is 600")
+    assert told.cause.endswith(f"; now the MTU of {other.name} is 600, that of {here} 1500")
+    assert told.remedy is not None
+    assert told.remedy.endswith(f"ip link set dev {other.name} mtu 1500")
     with rtnetlink(other.netns) as connection:
         connection.link("set", ifname=other.name, state="down")
     patient.send(1, 2)
@@ -227,6 +261,16 @@ def test_a_target_that_is_down_or_too_small_is_told_from_its_state(patient: Pati
     assert f"; now {other.name} is down" in told.cause
     assert told.remedy is not None
     assert told.remedy.endswith(f"ip link set dev {other.name} up")
+    # Mended: what helped is not told any more.
+    with rtnetlink(other.netns) as connection:
+        connection.link("set", ifname=other.name, state="up", mtu=1500)
+    found = [each for each in patient.complaints() if each.kind == "redirect-failed"]
+    assert [each.remedy for each in found] == [None, None]
+    assert all(
+        each.cause is not None
+        and each.cause.endswith(f"; now nothing is seen to be wrong with {other.name}")
+        for each in found
+    )
 
 
 def test_findings_are_compared_with_those_of_the_attach(patient: Patient) -> None:
@@ -254,6 +298,42 @@ def test_transmission_to_nobody_is_told_from_counters_and_else_from_the_driver(
     told = patient.told("tx-lost", "3 packets were lost: echo returned XDP_TX")
     assert f"{line_of('return XDP_TX')} returns XDP_TX" in told.evidence
     assert "driver-errors" not in patient.kinds()
+
+
+def test_what_could_not_be_sent_back_is_told_once(patient: Patient) -> None:
+    shipped("monitor.o")
+    monitor.install(transmit=True, pin_root=patient.pin_root)
+    patient.hook.add(spec("echo"), force=True).close()
+    patient.hook.counters.enable()
+    patient.send(PASSES, 2)
+    told = patient.told("transmit-drops", "2 packets were lost: echo returned XDP_TX, and")
+    assert told.severity is Severity.ERROR
+    assert told.remedy is not None
+    assert told.remedy.startswith(f"attach a program to the veth peer of {patient.veth.name}")
+    assert patient.kinds() == ["transmit-drops", "forced"]
+    monitor.remove(pin_root=patient.pin_root)
+
+
+def test_what_looks_strange_does_not_hide_the_rest(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(*_: object, **__: object) -> None:
+        raise ValueError("bytes where a number should be")
+
+    patient.hook.add(spec("firewall")).close()
+    patient.hook.counters.enable()
+    patient.send(0)
+    patient.told("aborted")
+    monkeypatch.setattr("xdpkit.monitor.complaints.gathering._web", strange)
+    told = patient.told("aborted", "1 packet was dropped: firewall returned XDP_ABORTED")
+    assert told.cause is None
+    assert patient.examine().unseen == (
+        f"the instructions of the programs on {patient.veth.name} could not be looked at:"
+        " ValueError: bytes where a number should be",
+    )
+    monkeypatch.setattr("xdpkit.monitor.snapshot.take", strange)
+    assert patient.kinds() == ["monitor-not-read"]
+    assert len(patient.examine().attached) == 1
 
 
 def test_an_emptied_slot_is_known_from_the_object_file(patient: Patient) -> None:
@@ -303,16 +383,40 @@ def test_pins_of_an_interface_that_is_gone_are_to_be_cleaned_up(patient: Patient
     with rtnetlink(other.netns) as connection:
         connection.link("del", ifname=other.name)
     told = patient.told("stale-state")
-    assert told.severity is Severity.WARNING
+    assert told.severity is Severity.NOTE
     assert told.remedy == f"xdpkit clean --pin-root {patient.pin_root}"
 
 
-def test_a_reader_that_was_killed_is_noticed(patient: Patient) -> None:
+@pytest.mark.usefixtures("only_here")
+def test_a_reader_that_was_killed_is_noticed_once(patient: Patient) -> None:
     patient.hook.add(spec("leaf")).close()
-    interface = patient.veth.interface
-    folder = Path(Pins(patient.pin_root).folder)
-    (folder / f"tap-{interface.netns_cookie}-{interface.index}").mkdir(0o700)
-    assert patient.told("killed-reader").severity is Severity.WARNING
+    name, here = patient.veth.name, ("-n", patient.veth.netns, "--pin-root", patient.pin_root)
+    with subprocess.Popen(
+        [*COMMAND, "capture", *here, name], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as reader:
+        assert reader.stderr is not None
+        assert any(line.startswith(b"xdpkit: capturing on ") for line in reader.stderr)
+        assert "killed-reader" not in patient.kinds()
+        reader.kill()
+    told = patient.told("killed-reader")
+    assert told.severity is Severity.WARNING
+    assert told.what == f"the programs on {name} report frames to nobody"
+    assert sorted(patient.kinds()) == ["killed-reader", "monitor-not-installed"]
+    assert run("clean", "--pin-root", patient.pin_root).status == 0
+    assert patient.kinds() == ["monitor-not-installed"]
+
+
+def test_where_pins_are_hidden_it_says_how_to_see_them(veth: Veth) -> None:
+    if shutil.which("ip") is None:
+        pytest.skip("no ip: apt-get install iproute2")
+    done = xdpkit_command("doctor", "-j", by=("ip", "netns", "exec", veth.netns))
+    (told,) = done.json["complaints"]
+    assert told["kind"] == "monitor-not-read"
+    assert "is hidden here, as by ip netns exec" in told["cause"]
+    assert "xdpkit -n NAME" in told["remedy"]
+    assert "what killed commands may have left" not in done.json["looked_at"]
+    (unseen,) = done.json["unseen"]
+    assert unseen.startswith("what goes wrong cannot be read: /sys/fs/bpf")
 
 
 def test_a_program_of_which_nobody_kept_anything_is_only_called_by_its_name(
@@ -336,8 +440,8 @@ def test_the_command_exits_with_8_when_something_is_wrong(patient: Patient) -> N
     patient.told("invalid-action")
     done = run(*here, patient.veth.name)
     assert done.status == 8
-    # By the counters alone it is not known which number it was.
-    assert "1 packet was dropped: firewall returned numbers that are no action" in done.output
+    # The counters do not know which number it was, but the program returns no other.
+    assert "1 packet was dropped: firewall returned 42, which is no action" in done.output
     assert f"  cause     {line_of('exactly(42)')} returns 42" in done.output
     assert run(*here, "absent").status == 2
 
@@ -350,5 +454,8 @@ def test_without_privilege_it_says_what_it_could_not_see(patient: Patient) -> No
     told = " ".join(done.json["unseen"])
     assert "names, maps and records of programs cannot be looked up" in told
     assert "the instructions of the programs on" in told
+    causes = [each for each in done.json["unseen"] if "this process lacks CAP_SYS_ADMIN" in each]
+    assert len(causes) == 1
+    assert "foreign-program" not in [each["kind"] for each in done.json["complaints"]]
     refused = xdpkit_command("doctor", "-n", patient.veth.netns, by=POWERLESS)
     assert refused.status == 7

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel import compiled
 from tests.kernel.compiled import assembled
 from tests.kernel.fates import (
     SIZE,
@@ -23,23 +24,26 @@ from tests.kernel.fates import (
     redirecting,
     redirecting_by,
     returning,
+    set_gro,
 )
 from tests.kernel.killing import wait_until
 from tests.kernel.net import Veth, make_veth, namespace, rtnetlink
 from tests.kernel.process import COMMAND
 from tests.kernel.troubles import ABORTED, added, one, program, send
 from xdpkit import Hook
-from xdpkit.errors import KernelRefused, UsageError
+from xdpkit.errors import HookBusy, KernelRefused, UsageError
 from xdpkit.interfaces import resolve
-from xdpkit.isa import asm
+from xdpkit.isa import Instruction, asm
 from xdpkit.isa.opcodes import Register
 from xdpkit.kernel import CpumapValue, DevmapValue, Map, Program
 from xdpkit.monitor import events
 from xdpkit.monitor.events import EventReader, Suppressed
 from xdpkit.monitor.model import Reason
-from xdpkit.monitor.record import HEAD, Kind
+from xdpkit.monitor.record import ALL_ENTRIES, HEAD, Kind
 from xdpkit.monitor.report import Report
-from xdpkit.monitor.tracepoints import present
+from xdpkit.monitor.tracepoints import present, target_is_readable
+from xdpkit.monitor.watched import Watched
+from xdpkit.probes.ask import machine_code
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.syscalls.netns import entered
@@ -53,6 +57,9 @@ pytestmark = pytest.mark.needs("ringbuf")
 _LONG = 10.0
 
 NO_SUCH_INTERFACE = 9999
+
+BROADCAST = 1 << 3
+"""BPF_F_BROADCAST."""
 
 
 def read(reader: EventReader, count: int) -> list[Report]:
@@ -70,9 +77,9 @@ def rest(reader: EventReader) -> list[Report]:
     return [each for each in reader.read(0) if isinstance(each, Report)]
 
 
-def told(veth: Veth, code: bytes, *, transmit: bool = False) -> Report:
+def told(veth: Veth, code: bytes, *, transmit: bool = False, mode: str = "native") -> Report:
     """Send a frame to a program; return what is told of it, which has to be one event."""
-    with attached(code, veth.name, veth.netns):
+    with attached(code, veth.name, veth.netns, mode):
         with EventReader(netns=veth.netns, transmit=transmit) as reader:
             send(veth)
             (found,) = [*read(reader, 1), *rest(reader)]
@@ -152,6 +159,63 @@ def test_a_redirect_by_a_devmap_names_map_key_and_interface(one: Veth) -> None:
     assert report.event.error_name == "EOPNOTSUPP"
 
 
+def test_a_target_in_another_namespace_is_named_with_that(one: Veth) -> None:
+    with (
+        namespace() as elsewhere,
+        Map.create(MapType.DEVMAP, key_size=4, value_size=8, max_entries=1) as devmap,
+    ):
+        # In the packet's namespace, this index is another one's.
+        with entered(elsewhere):
+            devmap[0] = DevmapValue(resolve("lo").index)
+        report = told(one, redirecting_by(devmap.fileno()))
+        assert report.target is not None
+        assert report.target.name == f"{elsewhere}/lo"
+
+
+def test_a_redirect_to_all_entries_of_a_devmap_names_none_of_them(one: Veth) -> None:
+    if not target_is_readable():
+        pytest.skip("needs a kernel that lets the target of a redirect be read")
+    targets = make_veth(one.netns, queues=1), make_veth(one.netns, queues=1)
+    # The key that the program names has no entry: else the kernel tells that one.
+    with Map.create(MapType.DEVMAP, key_size=4, value_size=8, max_entries=3) as devmap:
+        for key, target in enumerate(targets, start=1):
+            with entered(one.netns):
+                devmap[key] = DevmapValue(target.interface.index)
+            _with_a_small_mtu(target)
+        report = told(one, redirecting_by(devmap.fileno(), BROADCAST), mode="generic")
+        assert report.target is not None
+        assert (report.target.kind, report.target.ifindex) == ("devmap", 0)
+        assert report.target.map_id == devmap.id
+        assert report.target.name == "all entries"
+    assert report.event.map_index == ALL_ENTRIES
+    assert report.event.error_name == "EMSGSIZE"
+
+
+def test_of_a_program_of_a_devmap_an_action_is_unsupported_that_devmaps_do_not_have(
+    one: Veth,
+) -> None:
+    target = make_veth(one.netns, queues=1)
+    ending = compiled.returning(XdpAction.TX, attach_type=AttachType.XDP_DEVMAP)
+    with (
+        ending,
+        attached(ABORTED, target.peer, target.netns),
+        Map.create(MapType.DEVMAP, key_size=4, value_size=8, max_entries=1) as devmap,
+    ):
+        with entered(one.netns):
+            devmap[0] = DevmapValue(target.interface.index, ending)
+        with (
+            attached(redirecting_by(devmap.fileno()), one.name, one.netns),
+            EventReader(netns=one.netns) as reader,
+        ):
+            send(one)
+            (report,) = [*read(reader, 1), *rest(reader)]
+    assert report.event.kind is Kind.EXCEPTION
+    assert (report.event.program, report.event.in_map) == (ending.id, True)
+    assert (report.event.action, report.reason) == (XdpAction.TX, Reason.UNSUPPORTED)
+    assert report.where is not None
+    assert report.where.interface == target.name
+
+
 def test_a_redirect_to_nowhere_is_told(one: Veth) -> None:
     report = told(one, returning(XdpAction.REDIRECT))
     assert report.event.kind is Kind.REDIRECT_ERROR
@@ -191,20 +255,45 @@ def test_frames_that_a_target_does_not_take_are_told_on_request(one: Veth) -> No
     assert report.target.name == target.name
 
 
+def test_a_target_that_does_not_take_frames_is_named_with_its_namespace(one: Veth) -> None:
+    with (
+        namespace() as elsewhere,
+        Map.create(MapType.DEVMAP, key_size=4, value_size=8, max_entries=1) as devmap,
+    ):
+        target = make_veth(elsewhere, queues=1)
+        with entered(elsewhere):
+            devmap[0] = DevmapValue(target.interface.index)
+        with attached(ABORTED, target.peer, elsewhere):
+            with rtnetlink(elsewhere) as connection:
+                connection.link("set", ifname=target.peer, mtu=68)
+            report = told(one, redirecting_by(devmap.fileno()), transmit=True)
+        assert report.event.kind is Kind.DEVMAP_XMIT
+        assert report.target is not None
+        assert report.target.name == f"{elsewhere}/{target.name}"
+
+
+def _cpumap(cpu: int) -> Map:
+    """Make a cpumap whose only queue has room for one frame."""
+    cpumap = Map.create(MapType.CPUMAP, key_size=4, value_size=4, max_entries=cpu + 1, name="cpus")
+    cpumap[cpu] = CpumapValue(1) if cpumap.value_size == 8 else 1
+    return cpumap
+
+
+def _to_cpu(cpumap: Map, cpu: int) -> tuple[Instruction, ...]:
+    return (
+        asm.ld_imm64(Register.R1, cpumap.fileno(), source=PseudoSrc.MAP_FD),
+        asm.mov(Register.R2, cpu),
+        asm.mov(Register.R3, 0),
+        asm.call("redirect_map"),
+        asm.exit(),
+    )
+
+
 @pytest.mark.needs("live-frames")
 def test_frames_for_which_a_cpumap_has_no_room_are_told_on_request() -> None:
     cpu = max(os.sched_getaffinity(0))
-    with Map.create(
-        MapType.CPUMAP, key_size=4, value_size=4, max_entries=cpu + 1, name="cpus"
-    ) as cpumap:
-        cpumap[cpu] = CpumapValue(1) if cpumap.value_size == 8 else 1
-        code = (
-            asm.ld_imm64(Register.R1, cpumap.fileno(), source=PseudoSrc.MAP_FD),
-            asm.mov(Register.R2, cpu),
-            asm.mov(Register.R3, 0),
-            asm.call("redirect_map"),
-            asm.exit(),
-        )
+    with _cpumap(cpu) as cpumap:
+        code = _to_cpu(cpumap, cpu)
         with assembled(*code) as program, EventReader(transmit=True) as reader:
             program.run(frame(), repeat=256, live=True, batch_size=256)
             reports = [
@@ -214,9 +303,39 @@ def test_frames_for_which_a_cpumap_has_no_room_are_told_on_request() -> None:
             ]
     assert reports
     for report in reports:
-        assert 0 < report.event.drops <= report.event.sent
+        # It goes in bulks of 8 frames (CPU_MAP_BULK_SIZE in kernel/bpf/cpumap.c).
+        assert report.event.drops > 0
+        assert report.event.sent + report.event.drops <= 8
         assert report.target is not None
         assert report.target.name == f"cpu {cpu}"
+
+
+@pytest.mark.needs("live-frames")
+def test_a_frame_for_which_a_cpumap_has_no_room_is_told_once_in_generic_mode(one: Veth) -> None:
+    # With GRO, a veth takes live frames without a native program.
+    set_gro(one.netns, one.name, on=True)
+    cpu = max(os.sched_getaffinity(0))
+    sending = compiled.assembled(
+        asm.mov(Register.R1, resolve(one.peer, netns=one.netns).index),
+        asm.mov(Register.R2, 0),
+        asm.call("redirect"),
+        asm.exit(),
+    )
+    with (
+        _cpumap(cpu) as cpumap,
+        attached(machine_code(*_to_cpu(cpumap, cpu)), one.name, one.netns, "generic"),
+        sending,
+        EventReader(transmit=True) as reader,
+    ):
+        with entered(one.netns):
+            sending.run(frame(), live=True, repeat=32, cpu=cpu)
+        reports = [
+            each for each in [*read(reader, 1), *rest(reader)] if each.event.map_id == cpumap.id
+        ]
+    assert reports
+    assert {(each.event.kind, each.event.error_name) for each in reports} == {
+        (Kind.REDIRECT_ERROR, "ENOSPC")
+    }
 
 
 def test_a_refused_attachment_is_told_in_the_kernels_words(one: Veth) -> None:
@@ -230,7 +349,7 @@ def test_a_refused_attachment_is_told_in_the_kernels_words(one: Veth) -> None:
         ):
             bpf.link_create(program.fileno(), index, AttachType.XDP)
         reports = [*read(reader, 1), *rest(reader)]
-    assert "Can't replace active BPF XDP link" in {each.words for each in reports}
+    assert "Can't replace active BPF XDP link" in {each.why.cause for each in reports}
 
 
 # Filters
@@ -264,8 +383,13 @@ def test_only_one_namespace_is_told_of(one: Veth) -> None:
             one.interface.index
         ]
         assert here.seen == 1
-        titles = {each.where.title for each in read(everywhere, 2) if each.where}
-    assert {f"{other.netns}/{other.name}", f"{one.netns}/{one.name}"} <= titles
+        # Others may abort packets meanwhile.
+        expected = {f"{other.netns}/{other.name}", f"{one.netns}/{one.name}"}
+        missing = set(expected)
+        end = time.monotonic() + _LONG
+        while missing and time.monotonic() < end:
+            missing -= {each.where.title for each in read(everywhere, 1) if each.where}
+    assert not missing
 
 
 def test_only_actions_that_were_named_are_told_of(one: Veth) -> None:
@@ -291,6 +415,21 @@ def test_only_programs_that_were_named_are_told_of(one: Veth, by: str) -> None:
             send(one)
             assert [each.program for each in [*read(reader, 1), *rest(reader)]] == ["wanted"]
             assert reader.seen == 1
+
+
+def test_tracepoints_that_have_nothing_to_tell_are_left_alone(one: Veth) -> None:
+    cpumaps = {"xdp_cpumap_enqueue", "xdp_cpumap_kthread"}
+    with EventReader(transmit=True) as reader:
+        assert cpumaps <= set(reader.tracepoints)
+    limits: tuple[dict[str, Any], ...] = (
+        {"netns": one.netns},
+        {"programs": ["any"]},
+        {"actions": ["tx"]},
+    )
+    for options in limits:
+        with EventReader(transmit=True, **options) as reader:
+            assert cpumaps.isdisjoint({*reader.tracepoints, *reader.absent})
+            assert "bpf_xdp_link_attach_failed" not in reader.tracepoints
 
 
 # Bounds
@@ -346,6 +485,17 @@ def test_two_readers_do_not_take_each_others_events(one: Veth) -> None:
             assert (reader.seen, reader.suppressed, reader.lost) == (4, 0, 0)
 
 
+def test_a_closed_reader_says_so(one: Veth) -> None:
+    with attached(ABORTED, one.name, one.netns), EventReader(netns=one.netns) as reader:
+        send(one, 2)
+        reading = iter(reader)
+        next(reading)
+        reader.close()
+        for use in (lambda: next(reading), lambda: next(iter(reader)), lambda: reader.seen):
+            with pytest.raises(UsageError, match="it is closed"):
+                use()
+
+
 def test_of_a_killed_reader_nothing_is_left(one: Veth) -> None:
     watching = subprocess.Popen(
         [*COMMAND, "events", "-n", one.netns], stderr=subprocess.PIPE, text=True
@@ -380,7 +530,11 @@ def _is_loaded(number: int) -> bool:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"rate": 0}, "the rate has to be from 1 to 1,000,000, not 0"),
+        ({"rate": 0}, "the rate has to be a whole number from 1 to 1,000,000, not 0"),
+        ({"rate": 1.5}, "the rate has to be a whole number from 1 to 1,000,000, not 1.5"),
+        ({"snaplen": -1}, "bytes of a packet has to be a whole number from 0 to 4,096, not -1"),
+        ({"snaplen": 4097}, "bytes of a packet has to be a whole number from 0 to 4,096, not 4097"),
+        ({"buffer_size": "x"}, "the size is a power of 2"),
         ({"actions": ["nonsense"]}, "actions are aborted, drop, pass, tx, redirect, invalid"),
         ({"actions": []}, "actions are aborted"),
         ({"buffer_size": 5000}, "the size is a power of 2"),
@@ -498,9 +652,101 @@ def test_a_program_is_named_by_the_id_that_it_was_attached_with(
         with tapping(one, pin_root, frames=frames, programs=[number]) as reader:
             send(one)
             assert [each.program_id for each in [*read(reader, 1), *rest(reader)]] == [number]
-        with tapping(one, pin_root, frames=frames, programs=["another"]) as reader:
-            send(one)
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_programs_that_were_not_named_cost_no_credit(
+    one: Veth, pin_root: str, frames: bool
+) -> None:
+    with added(one, pin_root, ABORTED, "ours"):
+        before = one.interface.xdp
+        with tapping(one, pin_root, frames=frames, programs=["another"], rate=1) as reader:
+            assert one.interface.xdp == before
+            assert (reader.tapped, reader.not_tapped) == ({}, ())
+            send(one, 10)
             assert rest(reader) == []
+            assert (reader.seen, reader.suppressed) == (0, 0)
+
+
+def test_of_several_programs_those_that_were_named_are_tapped(netns: str, pin_root: str) -> None:
+    veth = make_veth(netns, queues=2)
+    hook = Hook(veth.name, netns=netns, pin_root=pin_root)
+    with program(ABORTED, "first") as first, program(ABORTED, "second") as second:
+        hook.queues[0].add(first, policy="report").close()
+        hook.queues[1].add(second, policy="report").close()
+        hook.counters.enable()
+        for named in ("second", second.id):
+            with tapping(veth, pin_root, programs=[named]) as reader:
+                assert reader.tapped == {veth.name: ("second",)}
+                assert reader.not_tapped == ()
+    hook.clear()
+
+
+def test_the_program_of_another_tool_that_was_not_named_is_not_mentioned(
+    one: Veth, pin_root: str
+) -> None:
+    with (
+        attached(ABORTED, one.name, one.netns),
+        tapping(one, pin_root, programs=["another"]) as reader,
+    ):
+        assert reader.not_tapped == ()
+        send(one)
+        assert rest(reader) == []
+        assert reader.seen == 0
+
+
+@pytest.mark.usefixtures("looking_often")
+def test_a_named_program_that_comes_later_is_tapped(one: Veth, pin_root: str) -> None:
+    name = "a_program_with_a_long_name"
+    with (
+        tapping(one, pin_root, programs=[name]) as reader,
+        added(one, pin_root, ABORTED, name),
+    ):
+        list(reader.read(0))
+        assert reader.tapped == {one.name: (name,)}
+
+
+@pytest.mark.usefixtures("looking_often")
+def test_a_tap_that_was_refused_is_tried_again(one: Veth, pin_root: str) -> None:
+    with (
+        added(one, pin_root, ABORTED, "ours"),
+        tapping(one, pin_root) as first,
+        tapping(one, pin_root) as second,
+    ):
+        assert second.tapped == {}
+        (sentence,) = second.not_tapped
+        assert "another reader has the frames" in sentence
+        first.close()
+        list(second.read(0))
+        assert second.tapped == {one.name: ("ours",)}
+        assert second.not_tapped == ()
+        send(one)
+        (report,) = [*read(second, 1), *rest(second)]
+    assert report.event.kind is Kind.FRAME
+
+
+def test_what_could_not_be_looked_at_is_looked_at_the_next_time(
+    one: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        contextlib.closing(Watched(one.interface, pin_root, None)) as watched,
+        added(one, pin_root, ABORTED, "ours") as number,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Hook, "status", _busy)
+            assert not watched.look()
+        assert _on_hook(watched) == []
+        assert watched.look()
+        assert _on_hook(watched) == [number]
+        assert not watched.look()
+
+
+def _on_hook(watched: Watched) -> list[int]:
+    return [each.logical_id for each in watched.hook.programs]
+
+
+def _busy(_: Hook) -> None:
+    raise HookBusy("look at the hook", cause="somebody changes it")
 
 
 @pytest.mark.usefixtures("looking_often")

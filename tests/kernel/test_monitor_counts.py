@@ -14,7 +14,7 @@ from tests.kernel.process import shipped
 from xdpkit import monitor
 from xdpkit.monitor.model import Installed, Snapshot, Tracepoints
 from xdpkit.monitor.samples import samples
-from xdpkit.monitor.words import explain_exception, explain_redirect, explain_transmit
+from xdpkit.monitor.words import why_exception, why_redirect, why_transmit
 
 pytestmark = pytest.mark.needs("live-frames", "bpf-link-xdp")
 
@@ -53,17 +53,17 @@ def counted(scene: Scene, installed: Installed) -> Counts:
 def explained(scene: Scene, found: Tracepoints) -> set[str]:
     """Return what is said about what has been counted of a scene."""
     words = {
-        explain_exception(each.action, each.reason, each.returned)
+        str(why_exception(each.action, each.reason, each.returned))
         for each in found.errors
         if scene.has(each.where.interface)
     }
     words |= {
-        explain_redirect(each.error, each.target.kind)
+        str(why_redirect(each.error, each.target.kind))
         for each in found.redirect_errors
         if scene.has(each.where.interface)
     }
     return words | {
-        explain_transmit(each.error)
+        str(why_transmit(each.error))
         for each in found.transmits
         if each.dropped and scene.has(each.where.interface)
     }

@@ -272,7 +272,6 @@ def counted(
     flags: int = 0,
     count_bytes: bool = False,
     queue: int | None = None,
-    long_jumps: bool = False,
     stack: Sequence[int] | None = None,
 ) -> Program:
     """Load a program without type information so that it counts."""
@@ -282,7 +281,6 @@ def counted(
         queue=queue,
         count_bytes=count_bytes,
         frags=bool(flags & ProgFlags.XDP_HAS_FRAGS),
-        long_jumps=long_jumps,
         stack=stack,
     )
     code = bytearray(counting.body.code)
@@ -468,14 +466,12 @@ def test_an_epilogue_is_repeated_where_jumps_do_not_reach() -> None:
         code += [asm.branch(JmpOp.JNE, R6, number, 2), asm.mov(R0, number), asm.exit()]
         code += [asm.mov(R7, 0)] * 17_000
     code += [asm.mov(R0, 9), asm.exit()]
-    has_long_jumps = cases.running_kernel() >= (6, 6)
-    for long_jumps in {False, has_long_jumps}:
-        with (
-            assembled(*code) as original,
-            counters() as found,
-            counted(*code, found=found, queue=0, long_jumps=long_jumps) as copy,
-        ):
-            compare(original, copy, found, [bytes([first]) * 64 for first in range(6)])
+    with (
+        assembled(*code) as original,
+        counters() as found,
+        counted(*code, found=found, queue=0) as copy,
+    ):
+        compare(original, copy, found, [bytes([first]) * 64 for first in range(6)])
 
 
 @pytest.mark.skipif(throw_id() is None, reason="Linux 6.7 brought bpf_throw()")

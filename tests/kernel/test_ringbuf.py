@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from xdpkit.isa.opcodes import AluOp, Atomic, JmpOp, Register
 from xdpkit.kernel import Map, Program, host
 from xdpkit.kernel.memory import Memory
 from xdpkit.kernel.ringbuf import RingBuffer
+from xdpkit.monitor.allowance import Allowance
 from xdpkit.monitor.record import Kind
 from xdpkit.monitor.ring import ENTRY_SIZE, Ring
 from xdpkit.rewrite import EVENT_SIZE
@@ -208,31 +210,27 @@ def test_closed_memory_says_so() -> None:
 # The ring with its credits
 
 
-def test_a_bucket_fills_with_time_and_not_beyond_a_second() -> None:
+def test_what_was_spent_is_granted_anew_a_second_later() -> None:
+    allowance = Allowance(10)
     with Ring() as ring, Memory(ring.credits) as credits:
-        granted = []
-        for elapsed in (0.5, 0.125, 0.125, 60.0):
-            ring.grant(100, elapsed)
-            granted.append(credits.get(0))
-        # Halves of a record add up.
-        assert granted == [50, 62, 75, 100]
-        assert credits.sum() == 100 * host.possible_cpus()
-
-
-def test_what_was_spent_is_granted_anew() -> None:
-    with Ring() as ring, Memory(ring.credits) as credits:
-        ring.grant(10, 1.0)
+        ring.grant(allowance, 0.0)
+        assert credits.sum() == 10 * host.possible_cpus()
         ring.spending[0] = struct.pack("=Q", 4) + bytes(ENTRY_SIZE - 8)
-        ring.grant(10, 0.2)
-        assert credits.get(0) == 12
-        ring.grant(10, 1.0)
-        assert credits.get(0) == 14
+        granted = []
+        for now in (0.5, 1.25, 1.5, 9.0):
+            ring.grant(allowance, now)
+            granted.append(credits.get(0))
+        assert granted == [10, 10, 14, 14]
+        assert credits.sum() == 10 * host.possible_cpus() + 4
 
 
-def test_without_a_limit_there_is_no_end() -> None:
-    with Ring() as ring, Memory(ring.credits) as credits:
-        ring.grant_all()
-        assert credits.get(0) == (1 << 64) - 1
+def test_credit_for_the_room_is_what_finds_room_from_each_cpu() -> None:
+    with Ring(4096) as ring, Memory(ring.credits) as credits:
+        ring.spending[0] = struct.pack("=Q", 7) + bytes(ENTRY_SIZE - 8)
+        ring.grant_room(snaplen=100)
+        # 8 bytes of a record's head, 88 of the event's, and 100, as whole eights.
+        assert credits.get(0) == 7 + 4096 // 200
+        assert credits.get(1) == 4096 // 200 if host.possible_cpus() > 1 else True
 
 
 def test_numbers_are_sums_over_all_cpus() -> None:
@@ -263,8 +261,8 @@ def test_records_are_read_as_events() -> None:
         assert event.kind is Kind.FRAME
 
 
-@pytest.mark.parametrize("size", [0, 1, 2048, 5000, 3 << 12, 1 << 31])
-def test_a_size_that_makes_no_sense_is_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 2048, 5000, 3 << 12, 1 << 31, 4096.0, "4096"])
+def test_a_size_that_makes_no_sense_is_refused(size: Any) -> None:
     with pytest.raises(UsageError, match="the size is a power of 2"):
         Ring(size)
 

@@ -126,6 +126,17 @@ def test_who_stops_reading_has_lost_nothing(producer: Producer) -> None:
         assert list(ring.records()) == [b"\1", b"\2"]
 
 
+def test_who_goes_on_reading_a_closed_one_is_told(producer: Producer) -> None:
+    ring = reader_of(producer)
+    producer.write(b"first")
+    producer.write(b"second")
+    reading = ring.records()
+    next(reading)
+    ring.close()
+    with pytest.raises(UsageError, match="it is closed"):
+        next(reading)
+
+
 def test_what_comes_meanwhile_is_left_for_the_next_time(producer: Producer) -> None:
     with reader_of(producer) as ring:
         producer.write(b"first")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -32,7 +32,8 @@ _ACTIONS = ("aborted", "drop", "pass", "tx", "redirect", "invalid")
 _ROUND_S = 0.05
 _NS = 1_000_000_000
 
-_SIZE = re.compile(r"([0-9]+)([KMG]?)(?:i?B)?", re.IGNORECASE)
+# As many digits as a size in memory has.
+_SIZE = re.compile(r"([0-9]{1,20})([KMG]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 Show = Callable[[Iterable["Event"]], None]
@@ -137,18 +138,24 @@ def command(
         )
     from xdpkit.hook import Hook
     from xdpkit.monitor.capturing import Capture
+    from xdpkit.monitor.pcapng import create
 
     hook = Hook(iface, netns=settings.netns, pin_root=pin_root)
-    with (
-        _told_to_end() as is_told,
-        Capture(
-            hook, actions=actions or _ACTIONS, sample=sample, snaplen=snaplen, buffer=buffer
-        ) as capture,
-    ):
+    with contextlib.ExitStack() as owned:
+        # First, as this can wait for a reader: a signal still ends it, and the hook is as it was.
+        file = owned.enter_context(create(path)) if path is not None else None
+        is_told = owned.enter_context(_told_to_end())
+        capture = owned.enter_context(
+            Capture(
+                hook, actions=actions or _ACTIONS, sample=sample, snaplen=snaplen, buffer=buffer
+            )
+        )
         _announce(capture)
-        with _output(settings, capture, path) as show:
-            captured = _run(capture, show, count, duration, is_told)
+        with _output(settings, capture, file) as show:
+            captured, failure = _run(capture, show, count, duration, is_told)
         _conclude(settings, capture, captured, path)
+    if failure is not None:
+        raise failure
 
 
 @contextlib.contextmanager
@@ -185,8 +192,8 @@ def _run(
     count: int | None,
     duration: float | None,
     is_told: Callable[[], bool],
-) -> int:
-    """Show frames until it is to end, and return how many there were."""
+) -> tuple[int, UsageError | None]:
+    """Show frames until it is to end; return how many there were, and why it had to end."""
     end = math.inf if duration is None else time.monotonic() + duration
     captured = 0
 
@@ -197,8 +204,14 @@ def _run(
             captured += 1
             yield frame
 
+    failure = None
     while True:
-        show(chosen())
+        try:
+            show(chosen())
+        except UsageError as error:
+            # The interface is gone; what was captured is not.
+            failure = error
+            break
         left = end - time.monotonic()
         if is_told() or captured == count or left <= 0:
             break
@@ -206,26 +219,24 @@ def _run(
         time.sleep(min(_ROUND_S, left))
     capture.stop()
     show(chosen())
-    return captured
+    return captured, failure
 
 
 @contextlib.contextmanager
-def _output(settings: Settings, capture: Capture, path: str | None) -> Iterator[Show]:
-    """Yield what shows frames, as they are to be shown."""
-    if path is not None:
+def _output(settings: Settings, capture: Capture, file: BinaryIO | None) -> Iterator[Show]:
+    """Yield what shows frames, as they are to be shown; ``file``: it gets them instead."""
+    if file is not None:
         from xdpkit import __version__
         from xdpkit.monitor.capturing import Recorder
-        from xdpkit.monitor.pcapng import create
 
-        with create(path) as file:
-            recorder = Recorder(file, capture, application=f"xdpkit {__version__}")
+        recorder = Recorder(file, capture, application=f"xdpkit {__version__}")
 
-            def write(frames: Iterable[Event]) -> None:
-                recorder.write(frames)
-                recorder.flush()
+        def write(frames: Iterable[Event]) -> None:
+            recorder.write(frames)
+            recorder.flush()
 
-            yield write
-            recorder.finish()
+        yield write
+        recorder.finish()
     elif settings.json:
 
         def dump(frames: Iterable[Event]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpkit.cli.queues import format_queues
-from xdpkit.cli.render import BLANK, Column, printable, table, width
+from xdpkit.cli.render import BLANK, Column, printable, scaled, table, width
 from xdpkit.hook.rates import NoProgramRate, ProgramRates, Rate, Rates
 from xdpkit.hook.scope import describe, require
 from xdpkit.rewrite import COUNTED, Counts, NoProgram
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from xdpkit.hook.counters import CounterReport, ProgramCounts
 
 _NOTHING = (0,) * len(COUNTED)
-_PREFIXES = ("", "k", "M", "G", "T")
 
 
 def headline(report: CounterReport) -> str:
@@ -213,9 +212,5 @@ def _speed(number: float | None, unit: str = "") -> str:
     """Return what there is of something in a second: "14.9 M", "1.2 Gbit"."""
     if number is None:
         return ""
-    for prefix in _PREFIXES:
-        # What would be rounded up to a thousand is one of the next.
-        if number < 999.5 or prefix == _PREFIXES[-1]:
-            break
-        number /= 1000
+    number, prefix = scaled(number)
     return f"{number:.3g} {prefix}{unit}".rstrip()

@@ -16,16 +16,16 @@ from xdpkit.cli.command import Settings, pass_settings, subcommand
 from xdpkit.cli.duration import duration_callback
 from xdpkit.cli.options import pin_root_option
 from xdpkit.cli.render import counted, emit, emit_json, message, printable
+from xdpkit.monitor.limits import DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN
 from xdpkit.monitor.record import ACTIONS
 
 if TYPE_CHECKING:
     from xdpkit.monitor.events import EventReader
+    from xdpkit.monitor.model import Target
     from xdpkit.monitor.pcapng import Writer
     from xdpkit.monitor.report import Report
 
 _TURN = 0.1
-_MAX_RATE = 1_000_000
-_MAX_SNAPLEN = 4096
 
 
 @subcommand(
@@ -56,16 +56,16 @@ xdpkit events --program firewall -j > events.jsonl
 @click.option(
     "--rate",
     metavar="N",
-    type=click.IntRange(1, _MAX_RATE),
-    default=100,
+    type=click.IntRange(1, MAX_RATE),
+    default=DEFAULT_RATE,
     show_default=True,
     help="At most so many a second, on each CPU; the others are only counted.",
 )
 @click.option(
     "--snaplen",
     metavar="BYTES",
-    type=click.IntRange(0, _MAX_SNAPLEN),
-    default=64,
+    type=click.IntRange(0, MAX_SNAPLEN),
+    default=DEFAULT_SNAPLEN,
     show_default=True,
     help="How much of each packet is kept, for --json and --pcap.",
 )
@@ -122,11 +122,12 @@ def command(
     from xdpkit.cli.watching import rounds
     from xdpkit.monitor.events import EventReader
 
-    # A signal waits from here on, so that whatever is begun is also ended in order.
-    turns = rounds(0, None)
-    next(turns)
     with contextlib.ExitStack() as during:
+        # First, as this can wait for who reads it: a signal still ends it.
         output = _Output(settings, during, pcap_path, snaplen)
+        # A signal waits from here on, so that whatever is begun is also ended in order.
+        turns = rounds(0, None)
+        next(turns)
         reader = during.enter_context(
             EventReader(
                 netns=settings.netns,
@@ -251,7 +252,7 @@ class _Capture:
             report.time,
             event.data,
             length=event.length,
-            comment=f"{_program(report)}: {_what(report)}: {report.words}",
+            comment=f"{_program(report)}: {_what(report)}: {report.why}",
             queue=event.queue,
             verdict=event.action,
         )
@@ -285,7 +286,7 @@ def line(report: Report) -> str:
     """Return an event as a line."""
     clock = datetime.fromtimestamp(report.time // 1_000_000_000)
     when = f"{clock:%H:%M:%S}.{report.time // 1_000 % 1_000_000:06}"
-    text = f"{'  '.join([when, *_parts(report)])}: {report.cause}"
+    text = f"{'  '.join([when, *_parts(report)])}: {report.why.cause}"
     return printable(text)
 
 
@@ -313,15 +314,12 @@ def _what(report: Report) -> str:
 
     event = report.event
     because = f" ({event.error_name})" if event.errno else ""
-    to = f" to {report.target.name}" if report.target is not None and report.target.kind else ""
+    to = _to(report.target)
     match event.kind:
         case Kind.REDIRECT_ERROR:
             return f"redirect{to} failed{because}"
-        case Kind.DEVMAP_XMIT | Kind.BULK_TX:
+        case Kind.DEVMAP_XMIT | Kind.BULK_TX | Kind.CPUMAP_ENQUEUE | Kind.CPUMAP_KTHREAD:
             return f"{event.drops} of {event.drops + event.sent} frames{to} lost{because}"
-        case Kind.CPUMAP_ENQUEUE | Kind.CPUMAP_KTHREAD:
-            place = f"{to} of map {event.map_id}"
-            return f"{event.drops} of {event.sent} frames{place} lost"
         case Kind.ATTACH_FAILED:
             return "an XDP link was not attached"
     match report.reason:
@@ -330,3 +328,12 @@ def _what(report: Report) -> str:
         case Reason.UNSUPPORTED:
             return f"{event.action_name} unsupported"
     return f"{event.action_name} failed"
+
+
+def _to(target: Target | None) -> str:
+    """Return where frames were to go, beginning with a space; "" where nowhere."""
+    if target is None or not target.kind:
+        return ""
+    # Where it is no interface, the map says which.
+    of = f" of map {target.map_id}" if target.map_id and not target.ifindex else ""
+    return f" to {target.name}{of}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -79,6 +79,8 @@ def install(settings: Settings, transmit: bool, rate: int, pin_root: str) -> Non
         emit_json(installed.to_dict(), pretty=settings.pretty)
     else:
         emit(_described(installed))
+        for note in installed.notes:
+            message(note)
 
 
 def _described(installed: Installed) -> Iterator[str]:
@@ -196,7 +198,7 @@ def _print_json(
     for _ in rounds(interval, count):
         snapshot = take()
         known = rates(before, snapshot) if before is not None else {}
-        now = datetime.now().astimezone().isoformat()
+        now = datetime.now(UTC).isoformat()
         emit_json({"time": now, **round_to_dict(snapshot, known)}, pretty=pretty)
         sys.stdout.flush()
         before = snapshot
@@ -217,7 +219,9 @@ def _print_lines(
             board = Board.of(snapshot, asked=asked)
         else:
             board = board.after(snapshot, asked=asked)
-        for note in [*([_HINT] if snapshot.installed is None else []), *snapshot.notes]:
+        is_absent = snapshot.installed is None and snapshot.unread is None
+        # That they cannot be read is among the notes.
+        for note in [*([_HINT] if is_absent else []), *snapshot.notes]:
             if note not in said:
                 said.add(note)
                 message(note)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import click
 
+from xdpkit.errors import printable as printable
+
 SCHEMA = 1
 """Version of the JSON output: it rises when a key goes or changes its meaning."""
 
@@ -19,26 +21,10 @@ _GAP = "  "
 # Words that are longer than this may be broken.
 _MAX_WORD = 24
 _NOTHING = "–"
+_PREFIXES = ("", "k", "M", "G", "T")
 
 BLANK = " "
 """A cell to stay empty: an empty text is shown as a dash, as for what is not known."""
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    """Return a text with everything escaped that a terminal might obey.
-
-    Args:
-        text: a name or value that came from an object, an interface or the kernel.
-        keep: characters that are left alone all the same.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char
-        if char.isprintable() or char in keep
-        else char.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for char in text
-    )
 
 
 def message(text: str) -> None:
@@ -152,6 +138,16 @@ def _lines(
             text = wrapped[at][number] if number < len(wrapped[at]) else ""
             parts.append(text.rjust(widths[at]) if column.right else text.ljust(widths[at]))
         yield f"{indent}{_GAP.join(parts)}".rstrip()
+
+
+def scaled(number: float) -> tuple[float, str]:
+    """Return a number below 1,000 and its prefix: 14.9 and "M"; beyond tera, it is what it is."""
+    for prefix in _PREFIXES:
+        # What would be rounded up to a thousand is one of the next.
+        if number < 999.5 or prefix == _PREFIXES[-1]:
+            break
+        number /= 1000
+    return number, prefix
 
 
 def counted(number: int, noun: str) -> str:

@@ -40,6 +40,11 @@ _HEADER_SIZE = 8
 _HEADER = struct.Struct("=I")
 
 
+def room_of(length: int) -> int:
+    """Return how many bytes of a ring buffer a record takes that has so many bytes of data."""
+    return (_HEADER_SIZE + length + 7) // 8 * 8
+
+
 class RingBuffer:
     """The reading end of a ring buffer: a context manager that owns the mapping.
 
@@ -89,11 +94,15 @@ class RingBuffer:
 
         Each is taken out before it is yielded: who stops in between has lost none. It ends before
         a record that is still in the making; :meth:`wait` returns when that is complete.
+
+        Raises:
+            UsageError: this is closed, or was meanwhile.
         """
         self._check_open()
         consumer = self._consumer[0]
         end = self._producer[0]
         while consumer < end:
+            self._check_open()
             self._fence()
             at = consumer & (self.size - 1)
             (header,) = _HEADER.unpack_from(self._data, at)
@@ -104,7 +113,7 @@ class RingBuffer:
             start = at + _HEADER_SIZE
             data = None if header & _DISCARD else bytes(self._data[start : start + length])
             self._fence()
-            consumer += (_HEADER_SIZE + length + 7) // 8 * 8
+            consumer += room_of(length)
             self._consumer[0] = consumer
             if data is not None:
                 yield data

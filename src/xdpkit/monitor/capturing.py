@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from xdpkit.errors import RequirementUnmet
+from xdpkit.errors import RequirementUnmet, printable
 from xdpkit.hook.taps import Tap
 from xdpkit.monitor.pcapng import Writer, wall_clock
 from xdpkit.monitor.record import Event
 from xdpkit.monitor.ring import Ring
+from xdpkit.monitor.words import returned_number
 from xdpkit.rewrite import COUNTED
 from xdpkit.uapi.bpf import XdpAction
 
@@ -30,6 +31,7 @@ DEFAULT_SNAPLEN = 256
 DEFAULT_BUFFER = 8 << 20
 """Bytes of the ring buffer: some 23,000 frames of the default length."""
 
+_GRANT_EVERY = 256  # frames
 _LOOK_EVERY = 1.0
 """Seconds after which is looked whether other programs are on the hook."""
 
@@ -77,8 +79,7 @@ class Capture:
         self.snaplen = snaplen
         with ExitStack() as owned:
             self._ring = owned.enter_context(Ring(buffer))
-            # The room is the limit, not the rate.
-            self._ring.grant_all()
+            self._ring.grant_room(snaplen)
             tap = Tap(
                 ring=self._ring.ring,
                 credits=self._ring.credits,
@@ -120,7 +121,7 @@ class Capture:
     @property
     def lost(self) -> int:
         """How many frames could not be captured so far, as the buffer was full."""
-        return self._ring.lost
+        return self._ring.lost + self._ring.suppressed
 
     def program_of(self, frame: Event) -> str:
         """Return the name of the program that returned the action."""
@@ -137,16 +138,25 @@ class Capture:
     def frames(self) -> Iterator[Event]:
         """Yield the frames that are there now, of each CPU in their order.
 
-        About once a second it looks for programs that came meanwhile, and captures from them, too.
+        About once a second it looks for programs that came meanwhile, and captures from them, too;
+        after the frames, so that these are had in any case.
 
         Raises:
             UsageError: the interface is gone.
         """
+        for number, frame in enumerate(self._ring.events()):
+            if number % _GRANT_EVERY == 0:
+                self._grant()
+            yield frame
+        self._grant()
         if not self._is_stopped and time.monotonic() - self._looked_at >= _LOOK_EVERY:
+            self._looked_at = time.monotonic()
             if self._tapped.refresh():
                 self._names.update(self._tapped.programs)
-            self._looked_at = time.monotonic()
-        yield from self._ring.events()
+
+    def _grant(self) -> None:
+        if not self._is_stopped:
+            self._ring.grant_room(self.snaplen)
 
     def stop(self) -> None:
         """Put the plain programs back; frames that were captured can still be read.
@@ -202,7 +212,7 @@ class Recorder:
                 self._capture.time_of(frame),
                 frame.data,
                 length=frame.length,
-                comment=f"{printed(self._capture.program_of(frame))}: {verdict(frame)}",
+                comment=f"{printable(self._capture.program_of(frame))}: {verdict(frame)}",
                 queue=frame.queue,
                 verdict=frame.action,
                 lost=self._missing or None,
@@ -235,11 +245,4 @@ def verdict(frame: Event) -> str:
     try:
         return XdpAction(frame.action).kernel_name
     except ValueError:
-        return f"{frame.action}, which is no action"
-
-
-def printed(name: str) -> str:
-    """Return a name with what no reader should obey escaped."""
-    if name.isprintable():
-        return name
-    return name.encode("unicode_escape", "backslashreplace").decode("ascii")
+        return f"{returned_number(frame.action)}, which is no action"

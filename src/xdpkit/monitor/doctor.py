@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from xdpkit.hook.pins import DEFAULT_ROOT
-from xdpkit.monitor.complaints import attached, host, redirected, returned
+from xdpkit.monitor.complaints import attached, host, redirected, returned, transmitted
 from xdpkit.monitor.complaints.complaint import Complaint, Severity, worst_first
 from xdpkit.monitor.complaints.facts import Facts, HookFacts, Member
 
@@ -29,9 +29,9 @@ COMPLAINTS: tuple[Callable[[Facts], Iterator[Complaint]], ...] = (
     returned.not_done,
     returned.transmitted_to_nobody,
     redirected.redirect_errors,
-    redirected.transmit_drops,
-    redirected.cpumap_drops,
-    redirected.driver_errors,
+    transmitted.transmit_drops,
+    transmitted.cpumap_drops,
+    transmitted.driver_errors,
     attached.changed_findings,
     attached.emptied_arrays,
     attached.generic_mode,
@@ -48,7 +48,7 @@ COMPLAINTS: tuple[Callable[[Facts], Iterator[Complaint]], ...] = (
     host.refused_attachments,
     host.elsewhere,
 )
-"""Every kind of complaint; those of the same severity are told in this order."""
+"""Every kind of complaint, in the order in which they are told where nothing else decides."""
 
 # What every program needs, or what is about a place and not about the program.
 _NO_NEEDS = (

@@ -137,11 +137,6 @@ def concerning_xdp(driver: str, raw: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def is_known_to_have_none(driver: str) -> bool:
-    """Whether a driver was found to have no statistics about XDP at all."""
-    return driver in _load()["without"]["names"]
-
-
 def _taken_apart(name: str) -> tuple[str, int | None]:
     """Return a name with its numbers replaced, as the table has it, and the (first) number."""
     number = _NUMBER.search(name)

@@ -20,11 +20,13 @@ from xdpkit.errors import UsageError
 from xdpkit.hook import Hook, status
 from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.interfaces import Interface, resolve
+from xdpkit.monitor.allowance import Allowance
+from xdpkit.monitor.limits import DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN
 from xdpkit.monitor.places import Places
-from xdpkit.monitor.record import ACTIONS, Event, Kind
+from xdpkit.monitor.record import ACTIONS
 from xdpkit.monitor.report import Known, Report, Reporter
 from xdpkit.monitor.ring import DEFAULT_SIZE, Ring
-from xdpkit.monitor.tracing import Filter, Tracing, kernel_name
+from xdpkit.monitor.tracing import Filter, Tracing
 from xdpkit.monitor.watched import Watched, ids_of, known_programs
 from xdpkit.syscalls import privilege
 from xdpkit.uapi.capability import Capability
@@ -33,15 +35,10 @@ if TYPE_CHECKING:
     from xdpkit.hook.state import HookStatus
     from xdpkit.hook.taps import Tapped
 
-DEFAULT_RATE = 100
-MAX_RATE = 1_000_000
-
-DEFAULT_SNAPLEN = 64
-
 TAPPED_ACTIONS = frozenset({"aborted", "invalid"})
 """What a program returns that has failed itself: of these, taps tell."""
 
-# How long credit lasts that is granted at once, and how often is looked whether anything changed.
+# How often credit is granted, and how often is looked whether anything changed.
 _TURN = 0.1
 _LOOK = 1.0
 
@@ -98,8 +95,10 @@ class EventReader:
                 is watched on.
             programs: ids, and names of which the kernel keeps 15 characters; None: all.
             actions: names of :data:`xdpkit.monitor.record.ACTIONS`; None: all.
-            rate: how many events a second may be written, on each CPU.
-            snaplen: bytes of a packet, where programs are tapped.
+            rate: how many events may be written in any second, on each CPU; at most
+                :data:`~xdpkit.monitor.limits.MAX_RATE`.
+            snaplen: bytes of a packet, where programs are tapped; at most
+                :data:`~xdpkit.monitor.limits.MAX_SNAPLEN`.
             frames: tap the programs of interfaces that are named.
             transmit: tell also of frames that were lost in transmission, in bulks.
             buffer_size: of the ring buffer; a power of 2, in bytes.
@@ -112,14 +111,14 @@ class EventReader:
             KernelRefused: the kernel refused.
         """
         what = "watch events"
-        if not 0 < rate <= MAX_RATE:
-            raise UsageError(what, cause=f"the rate has to be from 1 to {MAX_RATE:,}, not {rate:,}")
+        _require_number("the rate", rate, 1, MAX_RATE, what)
+        _require_number("the number of bytes of a packet", snaplen, 0, MAX_SNAPLEN, what)
         wanted = frozenset(ACTIONS if actions is None else actions)
         if not wanted or wanted - set(ACTIONS):
             raise UsageError(what, cause=f"actions are {', '.join(ACTIONS)}")
         privilege.require(what, (Capability.BPF, Capability.PERFMON))
         self.netns = netns
-        self._rate = rate
+        self._allowance = Allowance(rate)
         self._programs = None if programs is None else frozenset(programs)
         self._pin_root = pin_root
         self._known: dict[int, Known] = {}
@@ -129,15 +128,15 @@ class EventReader:
         with ExitStack() as owned:
             self._ring = owned.enter_context(Ring(buffer_size))
             self._watching = owned.enter_context(ExitStack())
-            self._granted_at = self._looked_at = self._told_at = time.monotonic()
+            self._looked_at = self._told_at = now = time.monotonic()
             self._told = Suppressed(0, 0)
             self._missed: int | None = None
-            self._ring.grant(rate, 1.0)
+            self._ring.grant(self._allowance, now)
             self._tracing = self._watching.enter_context(
                 Tracing(
                     self._ring,
                     Filter(
-                        netns=0 if netns is None and named is None else places.inode,
+                        netns=0 if netns is None and named is None else places.number,
                         by_interface=named is not None,
                         by_program=programs is not None,
                         actions=wanted,
@@ -160,7 +159,14 @@ class EventReader:
         from xdpkit.hook.taps import Tap
 
         ring = self._ring
-        wanted = Tap(ring.ring, ring.credits, ring.spending, actions=actions, snaplen=snaplen)
+        wanted = Tap(
+            ring.ring,
+            ring.credits,
+            ring.spending,
+            actions=actions,
+            snaplen=snaplen,
+            programs=self._programs,
+        )
         return lambda hook: hook.tap(wanted)
 
     @property
@@ -214,9 +220,7 @@ class EventReader:
             self._turn()
             if time.monotonic() >= end:
                 break
-        for event in self._ring.events():
-            if self._is_wanted(event):
-                yield self._reporter.report(event)
+        yield from map(self._reporter.report, self._ring.events())
         yield from self._tell()
 
     def __iter__(self) -> Iterator[Report | Suppressed]:
@@ -228,8 +232,7 @@ class EventReader:
         if self._missed is not None:
             return
         now = time.monotonic()
-        self._ring.grant(self._rate, now - self._granted_at)
-        self._granted_at = now
+        self._ring.grant(self._allowance, now)
         if now - self._looked_at >= _LOOK:
             self._looked_at = now
             self._look()
@@ -243,13 +246,6 @@ class EventReader:
         if total != self._told:
             yield Suppressed(total.count - self._told.count, total.lost - self._told.lost)
             self._told = total
-
-    def _is_wanted(self, event: Event) -> bool:
-        """Whether it is of a program that was asked for: taps tell of all that are on a hook."""
-        if event.kind is not Kind.FRAME or self._programs is None:
-            return True
-        names = {kernel_name(each) for each in self._programs if isinstance(each, str)}
-        return event.program in self._programs or kernel_name(event.program_name) in names
 
     def _look(self) -> None:
         """Look which interfaces and programs there are now."""
@@ -288,7 +284,8 @@ class EventReader:
 
     def close(self) -> None:
         """End it, as :meth:`stop`, and give everything back. Closing twice does nothing."""
-        self._owned.close()
+        with self._owned:
+            self.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -300,6 +297,19 @@ class EventReader:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_number(which: str, number: object, least: int, most: int, what: str) -> None:
+    """Refuse what is no whole number in a range.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if not isinstance(number, int) or not least <= number <= most:
+        raise UsageError(
+            what,
+            cause=f"{which} has to be a whole number from {least:,} to {most:,}, not {number!r}",
+        )
 
 
 def _resolved(interfaces: Iterable[str | int], netns: str | None) -> tuple[Interface, ...]:

@@ -7,9 +7,11 @@ so is the length of what names them, however many programs, interfaces and error
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from xdpkit.errors import printable
 from xdpkit.monitor.samples import Metric, Sample
 
 DEFAULT_MAX_SERIES = 2000
@@ -20,19 +22,13 @@ OTHER_LABEL = "other"
 LONGEST_LABEL = 128
 """The most characters of a label's value; of a longer one the rest is cut off."""
 
-# How many series are remembered while they are away, for each one that may be shown.
+# How many series are remembered that are not shown, for each one that may be.
 _REMEMBERED = 4
 
 
 def label_value(text: str) -> str:
     """Return a name as the value of a label: what is not printable escaped, and not too long."""
-    if not text.isprintable():
-        text = "".join(
-            char
-            if char.isprintable()
-            else char.encode("unicode_escape", "backslashreplace").decode("ascii")
-            for char in text
-        )
+    text = printable(text)
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
 
 
@@ -71,52 +67,67 @@ class Places:
 
     The largest of those that are there first are shown. Then each stays where it is: if the larger
     ones took turns, what "other" counts would go down, which whoever reads it takes for a counter
-    that began anew. A series that goes away gives its place up when another needs it.
+    that began anew. A series that goes away gives its place up when another needs it; when it comes
+    back then, "other" grows by what it has grown by, not by all that it has ever counted.
     """
 
     def __init__(self, metric: Metric, most: int) -> None:
         """Give places to so many series of a metric, 1 or more."""
         self._metric = metric
         self._most = most
-        self._shown: set[tuple[str, ...]] = set()
-        # What those in "other" had when they were last seen, and what went before that.
-        self._last: dict[tuple[str, ...], int] = {}
-        self._before = 0
+        # Numbers when they were last seen; those that have been away for longest come first.
+        self._shown: dict[tuple[str, ...], int] = {}
+        self._others: dict[tuple[str, ...], int] = {}
+        # What "other" has counted, None before there was anything for it.
+        self._total: int | None = None
 
     def fold(self, found: Mapping[tuple[str, ...], int]) -> Folded:
         """Return the series as they are shown."""
         other = (OTHER_LABEL,) * len(self._metric.labels)
         self._seat(found, other)
-        series = {labels: found[labels] for labels in sorted(self._shown & found.keys())}
+        series = {labels: found[labels] for labels in sorted(self._shown.keys() & found.keys())}
+        for labels, value in series.items():
+            _renew(self._shown, labels, value)
         rest = {labels: value for labels, value in found.items() if labels not in self._shown}
-        self._remember(rest)
-        if self._last or self._before:
-            total = self._before + sum(self._last.values())
-            series[other] = total if self._metric.is_counter else max(self._last.values())
+        if not self._metric.is_counter:
+            self._others = dict(rest)
+            if rest:
+                series[other] = max(rest.values())
+        else:
+            self._count(rest)
+            if self._total is not None:
+                series[other] = self._total
         # What is called that anyway was not folded.
         return Folded(series, len(rest.keys() - {other}))
 
     def _seat(self, found: Mapping[tuple[str, ...], int], other: tuple[str, ...]) -> None:
-        taken = self._shown | self._last.keys()
+        taken = self._shown.keys() | self._others.keys()
         if other:
             # What is called that anyway is a part of it. Without labels there is no such series.
             taken = taken | {other}
         new = [labels for labels in found if labels not in taken]
-        if len(self._shown) + len(new) > self._most:
-            self._shown &= found.keys()
         new.sort(key=lambda labels: (-found[labels], labels))
-        self._shown.update(new[: self._most - len(self._shown)])
+        lacking = max(len(self._shown) + len(new) - self._most, 0)
+        away = [labels for labels in self._shown if labels not in found]
+        for labels in away[:lacking]:
+            _renew(self._others, labels, self._shown.pop(labels))
+        for labels in new[: self._most - len(self._shown)]:
+            self._shown[labels] = found[labels]
 
-    def _remember(self, rest: Mapping[tuple[str, ...], int]) -> None:
-        if not self._metric.is_counter:
-            self._last = dict(rest)
-            return
+    def _count(self, rest: Mapping[tuple[str, ...], int]) -> None:
+        """Add what has come since each was seen last to what "other" has counted."""
         for labels, value in rest.items():
-            before = self._last.get(labels, 0)
-            if value < before:
-                # It began anew, as those of a program that is attached again do.
-                self._before += before
-            self._last[labels] = value
-        if len(self._last) > max(self._most * _REMEMBERED, len(rest)):
-            away = self._last.keys() - rest.keys()
-            self._before += sum(self._last.pop(labels) for labels in away)
+            before = self._others.get(labels, 0)
+            # It began anew if it is lower, as those of a program that is attached again do.
+            grown = value - before if value >= before else value
+            self._total = (self._total or 0) + grown
+            _renew(self._others, labels, value)
+        excess = len(self._others) - max(self._most * _REMEMBERED, len(rest))
+        for labels in list(itertools.islice(self._others, max(excess, 0))):
+            del self._others[labels]
+
+
+def _renew(seen: dict[tuple[str, ...], int], labels: tuple[str, ...], value: int) -> None:
+    """Put a series behind all others that were seen."""
+    seen.pop(labels, None)
+    seen[labels] = value

@@ -8,7 +8,9 @@ back to, so the file can be a pipe, and what is written so far is always a captu
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import stat
 import struct
@@ -32,7 +34,7 @@ _LENGTH_UNKNOWN = -1
 _END, _COMMENT = 0, 1
 _SHB_OS, _SHB_USERAPPL = 3, 4
 _IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL = 2, 3, 9
-_EPB_FLAGS, _EPB_DROPCOUNT, _EPB_PACKETID, _EPB_QUEUE, _EPB_VERDICT = 2, 4, 5, 6, 7
+_EPB_FLAGS, _EPB_DROPCOUNT, _EPB_QUEUE, _EPB_VERDICT = 2, 4, 6, 7
 _ISB_STARTTIME, _ISB_ENDTIME, _ISB_IFRECV, _ISB_IFDROP = 2, 3, 4, 5
 
 _NANOSECONDS = b"\x09"  # if_tsresol: 10 to the power of -9 seconds
@@ -103,7 +105,6 @@ class Writer:
         queue: int | None = None,
         verdict: int | None = None,
         lost: int | None = None,
-        number: int | None = None,
     ) -> None:
         """Write a packet that came in.
 
@@ -115,7 +116,6 @@ class Writer:
             comment: what there is to say about it.
             queue: its RX queue. verdict: what the program returned, as a number.
             lost: how many packets of the interface are missing before it. None: not known.
-            number: the packet's, the same wherever it is seen.
 
         Raises:
             UsageError: there is no such interface.
@@ -127,8 +127,6 @@ class Writer:
             options += _text(_COMMENT, comment)
         if lost is not None:
             options += _option(_EPB_DROPCOUNT, _U64.pack(lost))
-        if number is not None:
-            options += _option(_EPB_PACKETID, _U64.pack(number))
         if queue is not None:
             options += _option(_EPB_QUEUE, _U32.pack(queue))
         if verdict is not None:
@@ -200,7 +198,8 @@ class Writer:
 def create(path: str) -> BinaryIO:
     """Make a file for a capture, which nobody else may read; "-" is standard output.
 
-    A file that is there already is removed first: who had it open keeps the old one.
+    It takes the place of a file that is there with the first bytes that are written: where a
+    capture does not come about, the old one stays. Who had that open keeps it.
 
     Raises:
         UsageError: it cannot be made, is a terminal, or is a symbolic link, which could lead
@@ -214,9 +213,35 @@ def create(path: str) -> BinaryIO:
     if not path or "\0" in path:
         raise UsageError(what, cause="that cannot be a file's name")
     try:
-        return os.fdopen(_open(path, what), "wb", buffering=0)
+        return _open(path, what)
     except OSError as error:
         raise UsageError(what, cause=os.strerror(error.errno or 0)) from None
+
+
+class _NewFile(io.FileIO):
+    """A file that is called something else until the first bytes are written."""
+
+    def __init__(self, path: str) -> None:
+        import tempfile
+
+        number, self._temporary = tempfile.mkstemp(
+            prefix=".xdpkit-", suffix=".tmp", dir=os.path.dirname(path) or "."
+        )
+        self._path = path
+        super().__init__(number, "wb")
+
+    def write(self, data: bytes | bytearray) -> int | None:  # type: ignore[override]
+        if self._temporary:
+            os.replace(self._temporary, self._path)
+            self._temporary = ""
+        return super().write(data)
+
+    def close(self) -> None:
+        super().close()
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+            self._temporary = ""
 
 
 def wall_clock() -> int:
@@ -234,7 +259,7 @@ def wall_clock() -> int:
     return min(readings)[1]
 
 
-def _open(path: str, what: str) -> int:
+def _open(path: str, what: str) -> BinaryIO:
     there = _mode(path)
     if there is not None and stat.S_ISLNK(there):
         raise UsageError(
@@ -244,16 +269,13 @@ def _open(path: str, what: str) -> int:
         )
     if there is not None and stat.S_ISDIR(there):
         raise UsageError(what, cause="it is a folder")
-    writing = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     if there is None or stat.S_ISREG(there):
-        if there is not None:
-            os.unlink(path)
-        return os.open(path, writing | os.O_CREAT | os.O_EXCL, 0o600)
-    fd = os.open(path, writing)
+        return _NewFile(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY)
     if os.isatty(fd):
         os.close(fd)
         raise _terminal(what)
-    return fd
+    return os.fdopen(fd, "wb", buffering=0)
 
 
 def _mode(path: str) -> int | None:

@@ -158,6 +158,11 @@ class History(Generic[_Key]):
         moving: dict[Hashable, float] = {key: rate for key, rate in known.items() if rate}
         return History((*kept[-_MOST_ROUNDS + 1 :], _Round(begins, ends, moving)))
 
+    @property
+    def moving(self) -> frozenset[Hashable]:
+        """Everything that went at all in the last minute."""
+        return frozenset(key for each in self.rounds for key in each.rates)
+
     def trend(self, key: _Key, slots: int) -> tuple[float | None, ...]:
         """Return how fast something went in each part of the last minute, the newest last.
 

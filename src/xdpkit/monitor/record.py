@@ -15,7 +15,13 @@ from xdpkit.errors import ObjectFormatError, errno_name
 from xdpkit.uapi.bpf import XdpAction
 
 HEAD = struct.Struct("=QIIIIIIiIIIIIIIII16s")
-"""The fixed part of a record; bytes of the packet, or a text, follow."""
+"""The fixed part of a record; bytes of the packet, or a text, follow.
+
+In this order, with the attributes of :class:`Event` that they become where the names differ: time,
+kind, cpu, netns, ifindex, program, action; the negative errno; queue, or of REDIRECT_ERROR and
+DEVMAP_XMIT target_netns; length, or of transmissions sent; the number of bytes that follow; target,
+map_id, map_type, map_index, drops; flags, of which bit 0 is in_map; and program_name.
+"""
 
 NO_QUEUE = 0xFFFF_FFFF
 """The queue of a record whose writer does not know it."""
@@ -25,6 +31,12 @@ INVALID = "invalid"
 
 ACTIONS = (*(action.name.lower() for action in XdpAction), INVALID)
 """The names of actions: those of :data:`xdpkit.rewrite.COUNTED`, which takes long to import."""
+
+ALL_ENTRIES = 0xFFFF_FFFF
+"""The index of a redirect to all entries of a devmap, a broadcast.
+
+Where the key that the program named has an entry the kernel tells of that, as of any redirect.
+"""
 
 BY_IFINDEX = 0x7FFF_FFFF
 """The map id of a redirect without a map, by bpf_redirect(): INT_MAX in include/net/xdp.h."""
@@ -60,7 +72,9 @@ class Kind(enum.IntEnum):
 
 
 _TRANSMITS = frozenset({Kind.DEVMAP_XMIT, Kind.BULK_TX, Kind.CPUMAP_ENQUEUE, Kind.CPUMAP_KTHREAD})
+_WITH_TARGET = frozenset({Kind.REDIRECT_ERROR, Kind.DEVMAP_XMIT})
 _KINDS = {int(kind): kind for kind in Kind}
+_IN_MAP = 1 << 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +90,18 @@ class Event:
             and of BULK_TX, that which was transmitted to.
         program: the program's id, 0: not known. Of a FRAME the logical id.
         program_name: its name as the kernel has it, at most 15 characters; "" where not known.
+        in_map: whether it is that of an entry of a devmap or cpumap.
         action: what the program returned, as a number. Of transmissions, what leads to them.
         errno: why it failed, positive; 0: no reason was given.
         queue: the RX queue; None: not known.
         length: bytes of the frame, with all its fragments; None: not known.
         data: the first bytes of the frame.
         target: the index of the interface that it was redirected to; 0: none, or not known.
-        map_id, map_type, map_index: by what map, and which key of it; the index of a cpumap is the
-            CPU. Of a redirect without a map, the id is BY_IFINDEX, and the index the interface's.
-        sent: of transmissions: how many frames were taken; of a cpumap, handled, lost or not.
+        target_netns: the inode number of that interface's network namespace; 0: not known.
+        map_id, map_type, map_index: by what map, and which key of it, or ALL_ENTRIES; the index of
+            a cpumap is the CPU. Of a redirect without a map, the id is BY_IFINDEX, and the index
+            the interface's.
+        sent: of transmissions: how many frames were taken.
         drops: of transmissions: how many were lost.
         text: why an attachment failed, in the kernel's words.
     """
@@ -96,12 +113,14 @@ class Event:
     ifindex: int = 0
     program: int = 0
     program_name: str = ""
+    in_map: bool = False
     action: int = 0
     errno: int = 0
     queue: int | None = None
     length: int | None = None
     data: bytes = b""
     target: int = 0
+    target_netns: int = 0
     map_id: int = 0
     map_type: int = 0
     map_index: int = 0
@@ -136,6 +155,7 @@ class Event:
             "ifindex": self.ifindex,
             "program_id": self.program,
             "program": self.program_name,
+            "in_map": self.in_map,
             "action": self.action_name,
             "returned": self.action,
             "error": self.error_name,
@@ -143,6 +163,7 @@ class Event:
             "length": self.length,
             "data": self.data.hex(),
             "target": self.target,
+            "target_netns": self.target_netns,
             "map_id": self.map_id,
             "map_type": self.map_type,
             "map_index": self.map_index,
@@ -163,7 +184,7 @@ def decode(data: bytes) -> Event:
     if len(data) < HEAD.size:
         raise _damaged(f"it has {len(data)} bytes, and needs {HEAD.size}", len(data))
     time, number, cpu, netns, ifindex, program, action, error, *rest = HEAD.unpack_from(data)
-    queue, length, captured, target, map_id, map_type, map_index, drops, _, name = rest
+    queue, length, captured, target, map_id, map_type, map_index, drops, flags, name = rest
     kind = _KINDS.get(number)
     if kind is None:
         raise _damaged(f"{number} is no kind of event", 8)
@@ -173,6 +194,7 @@ def decode(data: bytes) -> Event:
         )
     content = data[HEAD.size : HEAD.size + captured]
     is_frame = kind not in _TRANSMITS
+    has_target = kind in _WITH_TARGET
     is_text = kind is Kind.ATTACH_FAILED
     return Event(
         time=time,
@@ -182,12 +204,14 @@ def decode(data: bytes) -> Event:
         ifindex=ifindex,
         program=program,
         program_name=_text(name),
+        in_map=bool(flags & _IN_MAP),
         action=action,
         errno=-error,
-        queue=None if queue == NO_QUEUE else queue,
+        queue=None if has_target or queue == NO_QUEUE else queue,
         length=length or None if is_frame else None,
         data=b"" if is_text else content,
         target=target,
+        target_netns=queue if has_target else 0,
         map_id=map_id,
         map_type=map_type,
         map_index=map_index,

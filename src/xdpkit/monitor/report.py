@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xdpkit.monitor import words
 from xdpkit.monitor.model import Reason, Target, Where
 from xdpkit.monitor.record import BY_IFINDEX, Event, Kind
 from xdpkit.monitor.snapshot import reason_of, target_of
+from xdpkit.monitor.words import Why, why_exception, why_redirect, why_transmit
 
 if TYPE_CHECKING:
     from xdpkit.monitor.places import Places
-
-_REMEDY = ". Remedy: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Report:
         program_id: its id, of a program that xdpkit attached the one it had then; 0: not known.
         reason: why the packet was lost; None where redirects, transmissions or attachments failed.
         target: where it was to be redirected to, None: nowhere.
-        words: the likely cause; a remedy follows, where one is sure.
+        why: the likely cause, and what helps, where that is sure.
     """
 
     event: Event
@@ -41,12 +39,7 @@ class Report:
     program_id: int
     reason: Reason | None
     target: Target | None
-    words: str
-
-    @property
-    def cause(self) -> str:
-        """The likely cause, without the remedy."""
-        return self.words.partition(_REMEDY)[0]
+    why: Why
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -68,7 +61,7 @@ class Report:
             "data": event.data.hex(),
             "sent": event.sent,
             "drops": event.drops,
-            "words": self.words,
+            "words": str(self.why),
         }
 
 
@@ -106,27 +99,27 @@ class Reporter:
             program_id=known.id,
             reason=reason,
             target=target,
-            words=_words(event, reason, target),
+            why=_why(event, reason, target),
         )
 
     def _where(self, inode: int, ifindex: int) -> Where | None:
         if not ifindex:
             return None
-        return self.places.where(inode, ifindex, f"interface {ifindex}")
+        return self.places.where(inode, ifindex, "")
 
     def _reason(self, event: Event) -> Reason | None:
         if event.kind not in (Kind.FRAME, Kind.EXCEPTION):
             return None
-        return reason_of(event.action, self.places, event.netns, event.ifindex)
+        return reason_of(event.action, self.places, event.netns, event.ifindex, in_map=event.in_map)
 
     def _target(self, event: Event) -> Target | None:
-        if event.kind is Kind.DEVMAP_XMIT:
-            found = self._where(event.netns, event.target)
-            name = found.interface if found is not None else ""
-            return Target("interface", name, event.target)
+        # It may be in another namespace than the packet.
+        where = self._where(event.target_netns or event.netns, event.target)
+        if event.kind is Kind.DEVMAP_XMIT and where is not None:
+            return Target("interface", where.title, event.target)
         if event.kind not in (Kind.REDIRECT_ERROR, Kind.CPUMAP_ENQUEUE, Kind.CPUMAP_KTHREAD):
             return None
-        return target_of(
+        found = target_of(
             self.places,
             event.netns,
             map_type=event.map_type,
@@ -134,19 +127,20 @@ class Reporter:
             index=event.map_index,
             ifindex=event.target,
         )
+        return replace(found, name=where.title) if where is not None else found
 
 
-def _words(event: Event, reason: Reason | None, target: Target | None) -> str:
+def _why(event: Event, reason: Reason | None, target: Target | None) -> Why:
     match event.kind:
         case Kind.REDIRECT_ERROR:
-            return words.explain_redirect(event.error_name, target.kind if target else "")
+            return why_redirect(event.error_name, target.kind if target else "")
         case Kind.DEVMAP_XMIT | Kind.BULK_TX:
-            return words.explain_transmit(event.error_name)
+            return why_transmit(event.error_name)
         case Kind.CPUMAP_ENQUEUE:
             # kernel/bpf/cpumap.c: bq_flush_to_queue() has no other reason.
-            return words.explain_redirect("ENOSPC", "cpumap")
+            return why_redirect("ENOSPC", "cpumap")
         case Kind.CPUMAP_KTHREAD:
-            return "the kernel had no memory for these packets"
+            return Why("the kernel had no memory for these packets")
         case Kind.ATTACH_FAILED:
-            return event.text
-    return words.explain_exception(event.action_name, reason or Reason.FAILED, event.action)
+            return Why(event.text)
+    return why_exception(event.action_name, reason or Reason.FAILED, event.action)

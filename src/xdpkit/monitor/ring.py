@@ -18,8 +18,9 @@ from typing import Self
 from xdpkit.errors import UsageError
 from xdpkit.kernel import Map, host
 from xdpkit.kernel.memory import Memory
-from xdpkit.kernel.ringbuf import RingBuffer
-from xdpkit.monitor.record import Event, decode
+from xdpkit.kernel.ringbuf import RingBuffer, room_of
+from xdpkit.monitor.allowance import Allowance
+from xdpkit.monitor.record import HEAD, Event, decode
 from xdpkit.uapi.bpf import MapFlags, MapType
 
 DEFAULT_SIZE = 1 << 20
@@ -32,8 +33,6 @@ ENTRY_SIZE = 64
 
 # The words of an entry of `spending`; `credits` has one only.
 _SPENT, _SUPPRESSED, _LOST, _SEEN = range(4)
-
-_WITHOUT_LIMIT = (1 << 64) - 1
 
 
 class Ring:
@@ -54,7 +53,7 @@ class Ring:
             UsageError: the size makes no sense.
             RequirementUnmet, MissingPrivilege, KernelRefused: the maps cannot be made.
         """
-        if size & (size - 1) or not mmap.PAGESIZE <= size <= LARGEST_SIZE:
+        if not _is_size(size):
             raise UsageError(
                 f"make a ring buffer of {size} bytes",
                 cause=f"the size is a power of 2, from {mmap.PAGESIZE} to {LARGEST_SIZE}",
@@ -71,30 +70,30 @@ class Ring:
             self._spending = owned.enter_context(Memory(self.spending))
             self._buffer = owned.enter_context(RingBuffer(self.ring))
             self._owned = owned.pop_all()
-        # What has not added up to a whole record yet.
-        self._fraction = 0.0
 
-    def grant(self, rate: int, elapsed: float) -> None:
-        """Grant each CPU credit for the time that has passed: a bucket that fills.
-
-        What a CPU has not spent it keeps, up to a second's worth.
+    def grant(self, allowance: Allowance, now: float) -> None:
+        """Grant each CPU as many records as it is allowed.
 
         Args:
-            rate: records a second and CPU.
-            elapsed: seconds since the last time. The first time, a second fills the bucket.
+            allowance: always the same one. now: seconds of CLOCK_MONOTONIC.
         """
-        due = rate * elapsed + self._fraction
-        whole = int(due)
-        self._fraction = due - whole
-        for cpu in range(self._granted.entries):
-            spent = self._spending.get(cpu, _SPENT)
-            granted = self._granted.get(cpu)
-            self._granted.set(cpu, 0, min(granted + whole, spent + rate))
+        cpus = range(self._granted.entries)
+        spent = [self._spending.get(cpu, _SPENT) for cpu in cpus]
+        for cpu, granted in zip(cpus, allowance.granted(now, spent), strict=True):
+            self._granted.set(cpu, 0, granted)
 
-    def grant_all(self) -> None:
-        """Grant as much as anybody can spend: only the room in the buffer is a limit then."""
+    def grant_room(self, snaplen: int) -> None:
+        """Grant each CPU as many records as there is room for now, if the others write none.
+
+        What finds no room is spent all the same. So if nobody reads or grants any more, each CPU
+        soon has no credit left, and does not go on asking for room.
+
+        Args:
+            snaplen: how many bytes of a packet a record has.
+        """
+        room = (self._buffer.size - self._buffer.pending) // room_of(HEAD.size + snaplen)
         for cpu in range(self._granted.entries):
-            self._granted.set(cpu, 0, _WITHOUT_LIMIT)
+            self._granted.set(cpu, 0, self._spending.get(cpu, _SPENT) + room)
 
     def events(self) -> Iterator[Event]:
         """Yield the events that are there now, of each CPU in their order.
@@ -141,6 +140,10 @@ class Ring:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and not size & (size - 1) and mmap.PAGESIZE <= size <= LARGEST_SIZE
 
 
 def _by_cpu(name: str) -> Map:

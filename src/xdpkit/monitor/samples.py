@@ -62,12 +62,12 @@ REDIRECT_ERRORS = Metric(
 TRANSMITTED = Metric(
     "xdpkit_transmitted_frames",
     (*_HERE, "source"),
-    "Redirected frames that an interface has taken for transmission.",
+    "Frames of redirects, or on a veth of XDP_TX, that an interface has taken for transmission.",
 )
 TRANSMIT_DROPS = Metric(
     "xdpkit_transmit_drops",
     (*_HERE, "source"),
-    "Redirected frames that an interface did not take.",
+    "Frames of redirects, or on a veth of XDP_TX, that an interface did not take.",
 )
 CPUMAP_FRAMES = Metric(
     "xdpkit_cpumap_frames", ("map", "cpu"), "Frames that the queue of a cpumap's entry has taken."

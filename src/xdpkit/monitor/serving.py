@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -27,6 +28,13 @@ _MOST_REQUEST = 16 << 10
 _CHUNK = 64 << 10
 _BACKLOG = 64
 _HIGHEST_PORT = 65535
+_PORT = re.compile(r"[0-9]{1,5}")
+
+_VERSION = re.compile(r"HTTP/1\.[0-9]")
+# RFC 9112, 3.2: a path, or, from clients that speak as to a proxy, with the host before it.
+_TARGET = re.compile(
+    r"(?P<host>http://[^/?#]+)?(?P<path>/[^?#]*)?(?:\?[^#]*)?", re.IGNORECASE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def url(listening: socket.socket, path: str) -> str:
 def _parsed(address: str, what: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     host, colon, port = address.rpartition(":")
     in_brackets = host.startswith("[") and host.endswith("]")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > _HIGHEST_PORT:
+    if not colon or not _PORT.fullmatch(port) or int(port) > _HIGHEST_PORT:
         raise UsageError(what, cause="it is no address with a port, such as 127.0.0.1:9435")
     if ":" in host and not in_brackets:
         raise UsageError(
@@ -230,22 +238,34 @@ class Server:
             await writer.drain()
 
     def _response(self, request: str) -> bytes:
-        first, *rest = request.split("\r\n")
+        # RFC 9112, 2.2: an empty line before a request is no part of it.
+        first, *rest = request.removeprefix("\r\n").split("\r\n")
         words = first.split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        if len(words) != 3 or not _VERSION.fullmatch(words[2]):
             return failure(HTTPStatus.BAD_REQUEST).encode(with_body=True)
         method, target, _ = words
         if method not in ("GET", "HEAD"):
             refused = failure(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
             return refused.encode(with_body=True)
+        path = _path(target)
+        if path is None:
+            return failure(HTTPStatus.BAD_REQUEST).encode(with_body=method == "GET")
         headers = dict(_header(line) for line in rest if ":" in line)
         try:
-            found = self._answer(target.partition("?")[0], headers.get("accept", ""))
+            found = self._answer(path, headers.get("accept", ""))
         except Exception as error:
             # One page that cannot be made is no reason to leave the others unanswered.
             self._report(f"cannot answer: unexpected {type(error).__qualname__}: {error}")
             found = failure(HTTPStatus.INTERNAL_SERVER_ERROR)
         return found.encode(with_body=method == "GET")
+
+
+def _path(target: str) -> str | None:
+    """Return the path of what was asked for, None if that is no target of a request."""
+    found = _TARGET.fullmatch(target)
+    if found is None or not (found["host"] or found["path"]):
+        return None
+    return found["path"] or "/"
 
 
 def _header(line: str) -> tuple[str, str]:

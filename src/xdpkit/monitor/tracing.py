@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.kernel import attach_tracepoint, shipped
 from xdpkit.monitor.record import ACTIONS
+from xdpkit.monitor.tracepoints import Form
 from xdpkit.syscalls.bpf import object_name
 from xdpkit.uapi.bpf import BPF_OBJ_NAME_LEN
 
@@ -46,54 +47,63 @@ class Filter:
     transmit: bool = False
 
     @property
-    def is_open(self) -> bool:
-        """Whether nothing is left out."""
-        is_limited = self.netns or self.by_interface or self.by_program
-        return not is_limited and self.actions >= set(ACTIONS)
+    def is_everywhere(self) -> bool:
+        """Whether no interface and no program is left out."""
+        return not (self.netns or self.by_interface or self.by_program)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tracer:
-    """A program of the object.
+class _Tracer(Form):
+    """A program that tells.
 
     Attributes:
-        program: its name. tracepoint: where it belongs.
-        arguments: how many the tracepoint must have, None: any number.
-        target: see :func:`xdpkit.monitor.tracepoints.suits`.
-        action: the action without which it is not needed, "": any will do.
+        needs: the actions which must all be wanted, or it has nothing to tell.
         is_transmit: whether it tells of transmissions.
-        is_open: whether it is only for a reader who leaves nothing out.
+        is_everywhere: whether it knows neither interface nor program, so that it is only for a
+            reader who leaves none out.
     """
 
-    program: str
-    tracepoint: str
-    arguments: int | None = None
-    target: bool | None = None
-    action: str = ""
+    needs: frozenset[str] = frozenset()
     is_transmit: bool = False
-    is_open: bool = False
+    is_everywhere: bool = False
 
     def is_wanted(self, filter: Filter) -> bool:
         return (
-            (not self.action or self.action in filter.actions)
+            self.needs <= filter.actions
             and (not self.is_transmit or (filter.transmit and not filter.by_program))
-            and (not self.is_open or filter.is_open)
+            and (not self.is_everywhere or filter.is_everywhere)
         )
 
+
+_TX, _REDIRECT, _ALL = (frozenset(each) for each in (["tx"], ["redirect"], ACTIONS))
 
 # Before Linux 5.6 (1d233886dd90 "xdp: Use bulking for non-map XDP_REDIRECT and consolidate code
 # paths") redirects by a map had tracepoints of their own. They are left out: the ring buffer came
 # with 5.8.
 _TRACERS = (
     _Tracer("exception", "xdp_exception", 3),
-    _Tracer("redirect_error", "xdp_redirect_err", 7, target=True, action="redirect"),
-    _Tracer("redirect_error_no_target", "xdp_redirect_err", 7, target=False, action="redirect"),
-    _Tracer("redirect_error_of_map", "xdp_redirect_err", 6, action="redirect"),
-    _Tracer("devmap_xmit", "xdp_devmap_xmit", 5, action="redirect", is_transmit=True),
-    _Tracer("bulk_tx", "xdp_bulk_tx", 4, action="tx", is_transmit=True),
-    _Tracer("cpumap_enqueue", "xdp_cpumap_enqueue", action="redirect", is_transmit=True),
-    _Tracer("cpumap_kthread", "xdp_cpumap_kthread", action="redirect", is_transmit=True),
-    _Tracer("attach_failed", "bpf_xdp_link_attach_failed", 1, is_open=True),
+    _Tracer("redirect_error", "xdp_redirect_err", 7, target=True, needs=_REDIRECT),
+    _Tracer("redirect_error_no_target", "xdp_redirect_err", 7, target=False, needs=_REDIRECT),
+    _Tracer("redirect_error_of_map", "xdp_redirect_err", 6, needs=_REDIRECT),
+    _Tracer("devmap_xmit", "xdp_devmap_xmit", 5, needs=_REDIRECT, is_transmit=True),
+    _Tracer("bulk_tx", "xdp_bulk_tx", 4, needs=_TX, is_transmit=True),
+    _Tracer(
+        "cpumap_enqueue",
+        "xdp_cpumap_enqueue",
+        4,
+        needs=_REDIRECT,
+        is_transmit=True,
+        is_everywhere=True,
+    ),
+    _Tracer(
+        "cpumap_kthread",
+        "xdp_cpumap_kthread",
+        5,
+        needs=_REDIRECT,
+        is_transmit=True,
+        is_everywhere=True,
+    ),
+    _Tracer("attach_failed", "bpf_xdp_link_attach_failed", 1, needs=_ALL, is_everywhere=True),
 )
 
 
@@ -118,14 +128,9 @@ class Tracing:
             KernelRefused: the kernel refused.
         """
         from xdpkit.kernel import load_all
-        from xdpkit.monitor.tracepoints import suits
 
         tracers = [tracer for tracer in _TRACERS if tracer.is_wanted(wanted)]
-        fitting = {
-            tracer.program: tracer
-            for tracer in tracers
-            if suits(tracer.tracepoint, tracer.arguments, target=tracer.target)
-        }
+        fitting = {tracer.program: tracer for tracer in tracers if tracer.suits()}
         if not fitting:
             raise RequirementUnmet(_WHAT, cause="this kernel has none of the tracepoints for it")
         self.tracepoints = tuple(tracer.tracepoint for tracer in fitting.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import UsageError, XdpkitError
+from xdpkit.errors import HookBusy, UsageError, XdpkitError
 from xdpkit.hook import Hook
 from xdpkit.interfaces import Interface, resolve
 from xdpkit.monitor.report import Known
@@ -42,8 +42,15 @@ class Watched:
         self._pin_root = pin_root
         self._tap = tap
         self._refused = ""
+        # Whether there is more on the hook than is known of it.
+        self._is_stale = False
         self.tapped: Tapped | None = None
-        self._start()
+        self._have_tapped()
+        try:
+            self.hook = self._hook().status()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def not_tapped(self) -> tuple[str, ...]:
@@ -53,10 +60,13 @@ class Watched:
         return self.tapped.not_tapped if self.tapped is not None else ()
 
     def look(self) -> bool:
-        """Look again; return whether anything has changed."""
+        """Look again; return whether anything has changed.
+
+        What fails now, as somebody else changes the hook, is tried again the next time.
+        """
         try:
             return self._look()
-        except UsageError:
+        except (UsageError, HookBusy):
             # It is gone, or goes just now. It may come back.
             return False
 
@@ -64,43 +74,36 @@ class Watched:
         before = self.interface
         now = resolve(before.name, netns=before.netns)
         self.interface = now
+        self._is_stale |= now.xdp != before.xdp
         if (now.netns_cookie, now.index) != (before.netns_cookie, before.index):
+            self._is_stale = True
             self.close()
-            self._start()
-            return True
-        has_changed = now.xdp != before.xdp
-        if self.tapped is not None:
-            has_changed |= self._refresh(self.tapped)
-        if has_changed:
-            self.hook = self._hook().status()
-        return has_changed
+        self._is_stale |= self._have_tapped()
+        if not self._is_stale:
+            return False
+        self.hook = self._hook().status()
+        self._is_stale = False
+        return True
 
-    def _refresh(self, tapped: Tapped) -> bool:
+    def _have_tapped(self) -> bool:
+        """Have all programs tapped that are there; return whether that changed anything."""
+        if self._tap is None:
+            return False
         try:
             self._refused = ""
-            return tapped.refresh()
+            if self.tapped is not None:
+                return self.tapped.refresh()
+            self.tapped = self._tap(self._hook())
         except XdpkitError as error:
             self._refused = error.cause
             return False
+        return True
 
     def close(self) -> None:
         """Put the programs back as they were; closing twice does nothing."""
         tapped, self.tapped = self.tapped, None
         if tapped is not None:
             tapped.close()
-
-    def _start(self) -> None:
-        self._refused = ""
-        if self._tap is not None:
-            try:
-                self.tapped = self._tap(self._hook())
-            except XdpkitError as error:
-                self._refused = error.cause
-        try:
-            self.hook = self._hook().status()
-        except BaseException:
-            self.close()
-            raise
 
     def _hook(self) -> Hook:
         return Hook(self.interface.index, netns=self.interface.netns, pin_root=self._pin_root)

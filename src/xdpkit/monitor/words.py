@@ -2,7 +2,7 @@
 """Why a packet was lost, in words: the likely cause, and a remedy where one is sure.
 
 ``data/redirect_errors.json`` has what the errnos and actions of the kernel's tracepoints stand for;
-every entry names its source. What is returned are phrases that follow a colon well.
+every entry names its source. The phrases follow a colon well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,24 @@ PATH = Path(__file__).parent.parent / "data" / "redirect_errors.json"
 UNKNOWN = "cause unknown"
 
 
-def explain_redirect(error: str, kind: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a packet was lost.
+
+    Attributes:
+        cause: the likely cause, as a phrase.
+        remedy: what helps, as a phrase; None where nothing is sure to.
+    """
+
+    cause: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        """Return both as one phrase."""
+        return f"{self.cause}. Remedy: {self.remedy}" if self.remedy else self.cause
+
+
+def why_redirect(error: str, kind: str) -> Why:
     """Return why a packet could not be redirected.
 
     Args:
@@ -34,7 +52,7 @@ def explain_redirect(error: str, kind: str) -> str:
     return _said(own or meanings)
 
 
-def explain_transmit(error: str) -> str:
+def why_transmit(error: str) -> Why:
     """Return why an interface did not take redirected frames.
 
     Args:
@@ -43,7 +61,7 @@ def explain_transmit(error: str) -> str:
     return _said(entry for entry in _catalogue()["transmit"] if entry["error"] == error)
 
 
-def explain_exception(action: str, reason: Reason, returned: int) -> str:
+def why_exception(action: str, reason: Reason, returned: int) -> Why:
     """Return why a driver lost a packet after the program had run.
 
     Args:
@@ -55,24 +73,23 @@ def explain_exception(action: str, reason: Reason, returned: int) -> str:
         for entry in _catalogue()["exception"]
         if entry["reason"] == reason.value and action in entry["actions"]
     )
-    return said.replace("{returned}", _number(returned))
+    return Why(said.cause.replace("{returned}", returned_number(returned)), said.remedy)
 
 
-def _number(returned: int) -> str:
+def returned_number(returned: int) -> str:
     """Return a returned value as people wrote it: a large one was a negative int."""
     number = returned & 0xFFFFFFFF
     negative = number - (1 << 32)
     return f"{number} ({negative})" if number >> 31 else str(number)
 
 
-def _said(entries: Iterable[Mapping[str, Any]]) -> str:
+def _said(entries: Iterable[Mapping[str, Any]]) -> Why:
     found = list(entries)
     if not found:
-        return UNKNOWN
-    causes = "; or ".join(entry["says"] for entry in found)
+        return Why(UNKNOWN)
     # With more than one cause, no remedy is sure.
     remedy = found[0]["remedy"] if len(found) == 1 else None
-    return f"{causes}. Remedy: {remedy}" if remedy else causes
+    return Why("; or ".join(entry["says"] for entry in found), remedy)
 
 
 @functools.cache

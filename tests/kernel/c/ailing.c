@@ -48,6 +48,18 @@ SEC("xdp") int router(struct xdp_md *ctx)
 	return bpf_redirect_map(&ports, wish(ctx), 0);
 }
 
+struct {
+	ATTR_UINT(type, MAP_DEVMAP_HASH);
+	ATTR_UINT(max_entries, 4);
+	ATTR_TYPE(key, __u32);
+	ATTR_TYPE(value, __u32);
+} sparse_ports SEC(".maps");
+
+SEC("xdp") int sparse_router(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&sparse_ports, wish(ctx), 0);
+}
+
 SEC("xdp") int echo(struct xdp_md *ctx)
 {
 	return XDP_TX;

@@ -4,52 +4,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tests.unit.cli.reports import INTERFACE, SECOND, program, report
+from tests.unit.monitor.snapshots import (
+    START,
+    cpumap,
+    driver,
+    error,
+    redirect_error,
+    snapshot,
+    transmit,
+    where,
+)
 from xdpkit.cli.screen.board import Board
 from xdpkit.hook.counters import CounterReport
-from xdpkit.monitor.model import (
-    AttachedInfo,
-    CpumapCount,
-    DriverCount,
-    DriverCounts,
-    ErrorCount,
-    Group,
-    Installed,
-    Reason,
-    RedirectErrorCount,
-    Snapshot,
-    Target,
-    Tracepoints,
-    TransmitCount,
-    Where,
-)
+from xdpkit.monitor.model import AttachedInfo, Reason, Snapshot, Target, Tracepoints
 from xdpkit.rewrite import Counts
 
-START = 5000 * SECOND
-INSTALLED = Installed(
-    groups=frozenset({Group.ERRORS}),
-    tracepoints=("xdp_exception", "xdp_redirect_err"),
-    absent=(),
-    rate=100,
-    slots=512,
-    since=1000 * SECOND,
-    program_ids=(11, 12),
-)
 HOSTILE = "\x1b[2J\x07e\u0301vil\n"
-
-
-def where(name: str = "eth0", index: int = 2, netns: str = "") -> Where:
-    return Where(netns, name, index)
-
-
-def snapshot(at: float = 0, **fields: Any) -> Snapshot:
-    """A snapshot so many seconds after the start."""
-    given: dict[str, Any] = {"installed": INSTALLED, "tracepoints": Tracepoints(), **fields}
-    return Snapshot(taken_at=START + round(at * SECOND), **given)
 
 
 def returned(*packets: int) -> Counts:
@@ -82,38 +57,6 @@ def attached(name: str, programs: Iterable[str], index: int = 2) -> tuple[Attach
     )
 
 
-def driver(
-    name: str, events: Mapping[str, Sequence[int]], index: int = 2, kind: str = "veth"
-) -> DriverCounts:
-    """What a driver says: for each event a number for each queue."""
-    counts = tuple(
-        DriverCount(event, queue, value)
-        for event, values in events.items()
-        for queue, value in enumerate(values)
-    )
-    return DriverCounts(where(name, index), kind, counts, {})
-
-
-def error(
-    packets: int,
-    reason: Reason = Reason.ABORTED,
-    action: str = "aborted",
-    number: int = 0,
-    *,
-    on: Where | None = None,
-    name: str = "firewall",
-    last_seen: int = 0,
-) -> ErrorCount:
-    place = on if on is not None else where()
-    return ErrorCount(place, name, 40, action, reason, packets, number, last_seen)
-
-
-def redirect_error(
-    packets: int, target: Target, errno: str = "ENETDOWN", *, last_seen: int = 0
-) -> RedirectErrorCount:
-    return RedirectErrorCount(where(), "balancer", 41, target, errno, packets, last_seen)
-
-
 def normal(second: int) -> Snapshot:
     """Two interfaces that do what they are for, one of them with counters."""
     packets = 1000 * second + 100 * (second % 7) ** 2
@@ -121,7 +64,7 @@ def normal(second: int) -> Snapshot:
         queue: returned(0, packets // (queue + 2), packets, 0, 10 * second) for queue in range(4)
     }
     return snapshot(
-        second,
+        at=second,
         returned=(counters("eth0", {"firewall": queues, "balancer": {1: returned(0, 0, second)}}),),
         drivers=(
             driver("eth0", {"packets": [packets] * 4, "drop": [packets // 2] * 4, "xmit": [0] * 4}),
@@ -137,17 +80,49 @@ def failing(second: int) -> Snapshot:
     seen = START + second * SECOND
     tracepoints = Tracepoints(
         errors=(
-            error(12 * second, Reason.INVALID, "invalid", 42, last_seen=seen - SECOND),
-            error(3, last_seen=START - 7200 * SECOND),
-            error(second, Reason.UNSUPPORTED, "tx", 3, on=where("tap0", 9, "blue"), name="echo"),
-            error(second, Reason.REDIRECT_FAILED, "redirect", 4),
+            error(
+                action="invalid",
+                reason=Reason.INVALID,
+                packets=12 * second,
+                returned=0xFFFFFFFF,
+                last_seen=seen - SECOND,
+            ),
+            error(packets=3, last_seen=START - 7200 * SECOND),
+            error(
+                where("tap0", 9, "blue"),
+                program="echo",
+                action="tx",
+                reason=Reason.UNSUPPORTED,
+                packets=second,
+            ),
+            error(action="redirect", reason=Reason.REDIRECT_FAILED, packets=second),
         ),
         redirect_errors=(
-            redirect_error(second, Target("devmap", "eth1", 3, 77, 1), last_seen=seen),
-            redirect_error(2, Target("cpumap", "cpu 3", 0, 78, 3), "EINVAL"),
+            redirect_error(
+                program="balancer",
+                target=Target("devmap", "eth1", 3, 77, 1),
+                packets=second,
+                last_seen=seen,
+            ),
+            redirect_error(
+                program="balancer",
+                target=Target("cpumap", "cpu 3", 0, 78, 3),
+                error="EINVAL",
+                packets=2,
+            ),
         ),
-        transmits=(TransmitCount(where(), where("eth1", 3), 90 * second, second, "ENXIO", seen),),
-        cpumaps=(CpumapCount(78, "cpus", 1, 50 * second, 4, 50 * second, 0, 0, 0, 0, 0),),
+        transmits=(
+            transmit(
+                where(),
+                where=where("eth1", 3),
+                sent=90 * second,
+                dropped=second,
+                error="ENXIO",
+                last_seen=seen,
+            ),
+            transmit(None, where=where(), sent=second, dropped=2),
+        ),
+        cpumaps=(cpumap(1, map_id=78, enqueued=50 * second, queue_full=4),),
         attach_failures={"native and generic XDP can't be active at the same time": 2},
         other=5,
     )
@@ -159,10 +134,10 @@ def flood(second: int) -> Snapshot:
     packets = 14_880_952 * second
     seen = START + second * SECOND
     return snapshot(
-        second,
+        error(packets=packets, last_seen=seen),
+        at=second,
         returned=(counters("eth0", {"firewall": {0: returned(packets)}}),),
         attached=attached("eth0", ["firewall"]),
-        tracepoints=Tracepoints(errors=(error(packets, last_seen=seen),)),
     )
 
 
@@ -180,7 +155,8 @@ def many(second: int) -> Snapshot:
     queues = {queue: returned(0, second * queue, second) for queue in range(64)}
     names = [f"veth{number:03}" for number in range(100)]
     return snapshot(
-        second,
+        *(error(where(name, number), packets=number * second) for number, name in enumerate(names)),
+        at=second,
         returned=(counters("eth0", {"firewall": queues}),),
         attached=(
             *attached("eth0", ["firewall"]),
@@ -190,11 +166,6 @@ def many(second: int) -> Snapshot:
             driver(name, {"packets": [number * second], "drop": [number]}, number)
             for number, name in enumerate(names)
         ),
-        tracepoints=Tracepoints(
-            errors=tuple(
-                error(number * second, on=where(name, number)) for number, name in enumerate(names)
-            )
-        ),
     )
 
 
@@ -202,14 +173,12 @@ def strange(second: int) -> Snapshot:
     """Names that would harm a terminal, or are wider than they are long."""
     place = where(HOSTILE, 7, HOSTILE)
     return snapshot(
-        second,
+        error(place, program=HOSTILE, packets=second),
+        at=second,
         returned=(counters("日本語インターフェ", {HOSTILE: {0: returned(0, second, second)}}, 5),),
         attached=attached("日本語インターフェ", [HOSTILE], 5),
         drivers=(driver("日本語インターフェ", {"packets": [second]}, 5, kind=HOSTILE),),
-        tracepoints=Tracepoints(
-            errors=(error(second, on=place, name=HOSTILE),),
-            attach_failures={HOSTILE: 1},
-        ),
+        attach_failures={HOSTILE: 1},
         notes=(HOSTILE,),
     )
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.snapshots import INSTALLED, failing, where
+from tests.unit.cli.snapshots import failing
+from tests.unit.monitor.snapshots import INSTALLED, where
 from xdpkit.monitor.doctor import Complaint, Diagnosis, OnHook, Severity
 from xdpkit.monitor.events import Suppressed
 from xdpkit.monitor.model import Reason, Target
 from xdpkit.monitor.rates import round_to_dict
 from xdpkit.monitor.record import Event, Kind
 from xdpkit.monitor.report import Report
+from xdpkit.monitor.words import Why
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -80,7 +82,7 @@ REPORT = Report(
     program_id=40,
     reason=Reason.INVALID,
     target=Target("devmap", "eth1", 3, 9, 1),
-    words="42 is no action",
+    why=Why("42 is no action"),
 )
 
 

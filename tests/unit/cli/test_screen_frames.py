@@ -11,17 +11,25 @@ import pytest
 from tests.unit.cli.reports import SECOND
 from tests.unit.cli.snapshots import (
     HOSTILE,
-    START,
+    attached,
     board,
-    driver,
-    error,
+    counters,
     failing,
     flood,
     many,
     normal,
     nothing_installed,
-    snapshot,
+    returned,
     strange,
+)
+from tests.unit.monitor.snapshots import (
+    START,
+    cpumap,
+    driver,
+    error,
+    redirect_error,
+    snapshot,
+    transmit,
     where,
 )
 from xdpkit.cli.screen.board import Board, Place
@@ -30,7 +38,7 @@ from xdpkit.cli.screen.pages import content
 from xdpkit.cli.screen.state import State, press
 from xdpkit.cli.screen.text import ASCII, UNICODE, Glyphs, Line, Style, width_of
 from xdpkit.hook.counters import CounterReport
-from xdpkit.monitor.model import Snapshot, Tracepoints
+from xdpkit.monitor.model import Reason, Snapshot, Target
 from xdpkit.rewrite import NoProgram
 
 Golden = Callable[[str, str], None]
@@ -89,7 +97,7 @@ def test_everything_can_be_opened(golden: Golden) -> None:
         "a program": [OPEN, OPEN],
         "a queue": [OPEN, "tab", "tab", DOWN, OPEN],
         "an error": ["tab", OPEN],
-        "an error of no interface": ["tab", *[DOWN] * 7, OPEN],
+        "an error of no interface": ["tab", *[DOWN] * 8, OPEN],
         "a note": ["end", OPEN],
         "help": ["?"],
         "totals": ["t"],
@@ -125,7 +133,7 @@ def test_a_terminal_that_is_too_small_is_told_so() -> None:
 
 def test_what_goes_wrong_is_marked_and_coloured_and_what_went_wrong_is_marked_otherwise() -> None:
     lines = shown(failing)
-    now = next(line for line in lines if "returned 42" in line.text)
+    now = next(line for line in lines if "returned numbers" in line.text)
     past = next(line for line in lines if "firewall aborted" in line.text)
     assert now.text.startswith(" ! eth0")
     assert {span.style for span in now.spans} == {Style.ALARM}
@@ -135,7 +143,7 @@ def test_what_goes_wrong_is_marked_and_coloured_and_what_went_wrong_is_marked_ot
 
 def test_an_error_that_was_just_seen_is_of_now_even_in_the_first_round() -> None:
     lines = shown(Board.of(failing(1)))
-    now = next(line for line in lines if "returned 42" in line.text)
+    now = next(line for line in lines if "returned numbers" in line.text)
     assert now.text.startswith(" ! eth0")
 
 
@@ -207,7 +215,7 @@ def test_an_error_that_is_not_counted_any_more_says_so() -> None:
     state = State()
     for key in ("tab", OPEN):
         state = press(state, key, content(found, state, UNICODE))
-    gone = found.after(snapshot(30))
+    gone = found.after(snapshot(at=30))
     page = content(gone, state, UNICODE)
     assert page.text[0].text == "This is not counted any more."
 
@@ -240,9 +248,139 @@ def test_bits_a_second_are_those_of_programs_or_else_of_the_driver() -> None:
     assert " 2.0 k " in eth1
 
 
-def test_of_a_long_name_the_end_is_shown() -> None:
+def test_counters_that_cannot_be_read_are_not_taken_for_missing_ones() -> None:
+    found = Board.of(snapshot(installed=None, unread="the pins of \x1b[2J are gone (ENOENT)"))
+    _, status, *body, _ = (line.text for line in shown(found))
+    said = "errors cannot be read: the pins of \\x1b[2J are gone (ENOENT)"
+    assert status.startswith(said)
+    assert f"   ! {said}" in body
+    assert not any("monitor install" in line for line in (status, *body))
+
+
+def test_drivers_are_no_reason_to_install_what_is_there_but_cannot_be_read() -> None:
+    told = driver("eth1", {"tx_errors": [4]}, 3)
+    absent, unread = (
+        Board.of(snapshot(installed=None, unread=why, drivers=(told,))).troubles
+        for why in (None, "no")
+    )
+    assert [each.remedy is None for each in (*absent, *unread)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("packets", "returned", "what"),
+    [
+        (1, 42, "firewall returned 42: no action"),
+        (1, 0xFFFFFFFF, "firewall returned 4294967295 (-1): no action"),
+        (2, 42, "firewall returned numbers that are no action, at last 42"),
+    ],
+)
+def test_only_the_last_of_several_numbers_is_known(packets: int, returned: int, what: str) -> None:
+    invalid = error(action="invalid", reason=Reason.INVALID, packets=packets, returned=returned)
+    (found,) = Board.of(snapshot(invalid)).troubles
+    assert found.what == what
+
+
+def test_a_frame_that_is_sent_back_was_not_redirected() -> None:
+    transmits = (
+        transmit(None, where=where(), sent=1, dropped=3, error="ENXIO"),
+        transmit(where("eth1", 3), where=where(), sent=1, dropped=2),
+    )
+    back, redirected = Board.of(snapshot(transmits=transmits)).troubles
+    assert (back.what, back.details[0]) == ("could not send back: ENXIO", ("by", "tx"))
+    assert redirected.what == "not sent, from eth1"
+
+
+def test_a_frame_that_found_a_queue_full_in_generic_mode_is_shown_once() -> None:
+    to = Target("cpumap", "cpu 3", 0, 9, 3)
+    full = redirect_error(target=to, error="ENOSPC", packets=5)
+    other = redirect_error(target=Target("cpumap", "cpu 3", 0, 8, 3), error="ENOSPC", packets=1)
+
+    def found(queue_full: int) -> list[tuple[str, int]]:
+        counts = (cpumap(3, queue_full=queue_full),)
+        board = Board.of(snapshot(redirect_errors=(full, other), cpumaps=counts))
+        return [(each.what, each.packets) for each in board.troubles]
+
+    redirects = ("firewall → cpu 3: ENOSPC", 6)
+    assert found(5) == found(4) == [redirects]
+    assert found(12) == [("cpus, cpu 3: queue full", 7), redirects]
+
+
+def test_cpumaps_of_one_name_are_one_row() -> None:
+    counts = tuple(cpumap(1, map_id=number, queue_full=3, no_memory=4) for number in (7, 8))
+    found = Board.of(snapshot(cpumaps=counts))
+    assert [(each.what, each.packets) for each in found.troubles] == [
+        ("cpus, cpu 1: no memory", 8),
+        ("cpus, cpu 1: queue full", 6),
+    ]
+    assert found.troubles[0].details[0] == ("cpumap", "cpus (id 7, 8)")
+
+
+def test_of_many_namespaces_those_where_nothing_happens_are_left_out_and_own_ones_come_first() -> (
+    None
+):
+    quiet, recent, growing, forwarding = (
+        where("eth0", 2, netns) for netns in ("quiet", "recent", "growing", "forwarding")
+    )
+
+    def machine(second: int) -> Snapshot:
+        return snapshot(
+            error(quiet, packets=9),
+            error(recent, packets=9, last_seen=START - SECOND),
+            error(growing, packets=9 + second),
+            error(where("eth9", 9), packets=1),
+            at=second,
+            transmits=(
+                transmit(quiet, where=quiet, sent=70, dropped=0),
+                transmit(where(), where=forwarding, sent=70 * second, dropped=0),
+            ),
+        )
+
+    first = Board.of(machine(0))
+    assert first.places == (Place("", "eth9"), Place("recent", "eth0"))
+    second = first.after(machine(1))
+    assert second.places == (
+        Place("", "eth9"),
+        Place("forwarding", "eth0"),
+        Place("growing", "eth0"),
+        Place("recent", "eth0"),
+    )
+    for keys in [(), ("s",), ("s", "s")]:
+        assert shown(second, keys)[3].text.startswith(">· eth9 ")
+    # What went wrong there is still told.
+    assert "quiet" in {each.netns for each in second.troubles}
+
+
+def test_a_program_is_found_by_its_full_name_and_by_what_the_kernel_has_of_it() -> None:
+    def machine(second: int) -> Snapshot:
+        name = "a_firewall_with_a_long_name"
+        base = normal(second)
+        report = counters("eth0", {name: {0: returned(0, second)}})
+        programs = [name, name[:15], "a_firewall"]
+        return replace(base, returned=(report,), attached=attached("eth0", programs))
+
+    lines = [line.text for line in shown(machine, [OPEN, OPEN])]
+    assert [line.split()[1] for line in lines if line.startswith("id ")] == ["40", "41"]
+
+
+@pytest.mark.parametrize("size", [Size(40, 8), Size(40, 12), Size(40, 16), SMALL])
+def test_a_text_is_wrapped_and_what_does_not_fit_is_said(size: Size) -> None:
+    note = " ".join(f"word{number}" for number in range(60))
+
+    def machine(second: int) -> Snapshot:
+        return snapshot(attach_failures={note: second})
+
+    _, _, *body, _ = (line.text for line in shown(machine, ["tab", OPEN], size))
+    read = " ".join(body)
+    last = [line for line in body if line.strip()][-1]
+    words = [f"word{number}" for number in range(60) if f"word{number} " in f"{read} "]
+    assert words == [f"word{number}" for number in range(len(words))]
+    assert len(words) == 60 or last.endswith("more lines, for a larger terminal")
+    assert size != SMALL or len(words) == 60
+
+
+def test_of_a_long_title_the_interface_is_shown() -> None:
     def machine(second: int) -> Snapshot:
         place = where("veth1a2b", 9, "net:[4026531840]")
-        return snapshot(second, tracepoints=Tracepoints(errors=(error(second, on=place),)))
+        return snapshot(error(place, packets=second), at=second)
 
-    assert any(line.text.startswith(">! …40]/veth1a2b  ") for line in shown(machine))
+    assert any(line.text.startswith(">! net…/veth1a2b  ") for line in shown(machine))

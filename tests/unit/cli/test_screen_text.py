@@ -17,6 +17,7 @@ from xdpkit.cli.screen.text import (
     cut,
     fitted,
     short,
+    shortened,
     spark,
     width_of,
     wrapped,
@@ -75,10 +76,29 @@ def test_texts_are_cut_to_width(text: str, width: int, shown: str) -> None:
     assert width_of(shown) == width
 
 
-def test_of_some_texts_the_end_is_kept() -> None:
-    assert fitted("net:[4026531840]/cafe\u0301", 8, UNICODE, keeps_end=True) == "…0]/cafe\u0301"
-    assert fitted("eth0", 8, UNICODE, keeps_end=True) == "eth0    "
+def test_numbers_are_aligned_to_the_right() -> None:
     assert fitted("42", 5, UNICODE, right=True) == "   42"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (21, "net:[4026531840]/eth0"),
+        (20, "net:[402653184…/eth0"),
+        (8, "ne…/eth0"),
+        (6, "…/eth0"),
+        (5, "…/eth0"),
+    ],
+)
+def test_of_an_interface_in_another_namespace_the_namespace_is_cut_first(
+    width: int, shown: str
+) -> None:
+    assert shortened("net:[4026531840]/eth0", width, UNICODE) == shown
+
+
+def test_names_without_a_namespace_are_not_shortened() -> None:
+    assert shortened("a-long-name", 4, UNICODE) == "a-long-name"
+    assert shortened("日本語/cafe\u0301", 9, UNICODE) == "日…/cafe\u0301"
 
 
 def test_spans_are_cut_to_width_together() -> None:
@@ -90,6 +110,8 @@ def test_spans_are_cut_to_width_together() -> None:
 def test_texts_to_be_read_are_wrapped() -> None:
     assert wrapped("one two three", 7) == ["one two", "three"]
     assert wrapped("", 7) == [""]
+    assert wrapped("abcdefgh", 7) == ["abcdefg", "h"]
+    assert wrapped("日本語日本語", 7) == ["日本語", "日本語"]
 
 
 def test_what_a_terminal_might_obey_or_not_show_is_escaped() -> None:

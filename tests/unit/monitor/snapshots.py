@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots, as values."""
+"""Snapshots and what is in them, as values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.unit.cli.reports import counts, program, report, without_program
+from tests.unit.cli.reports import SECOND, counts, program, report, without_program
+from xdpkit.hook.counters import CounterReport
 from xdpkit.monitor.model import (
     AttachedInfo,
     CpumapCount,
@@ -23,6 +25,7 @@ from xdpkit.monitor.model import (
     Where,
 )
 
+START = 5000 * SECOND
 HERE = Where("", "eth0", 2)
 THERE = Where("blue", "veth1", 7)
 
@@ -32,9 +35,13 @@ INSTALLED = Installed(
     absent=("xdp_redirect_map",),
     rate=100,
     slots=1024,
-    since=1,
+    since=1000 * SECOND,
     program_ids=(50, 51),
 )
+
+
+def where(name: str = "eth0", index: int = 2, netns: str = "") -> Where:
+    return Where(netns, name, index)
 
 
 def error(
@@ -45,25 +52,49 @@ def error(
     action: str = "aborted",
     reason: Reason = Reason.ABORTED,
     packets: int = 1,
+    returned: int = 0,
+    last_seen: int = 0,
 ) -> ErrorCount:
-    return ErrorCount(where, program, program_id, action, reason, packets, returned=0, last_seen=0)
+    return ErrorCount(where, program, program_id, action, reason, packets, returned, last_seen)
 
 
 def redirect_error(
-    where: Where = HERE, *, target: str = "eth1", error: str = "ENETDOWN", packets: int = 1
+    where: Where = HERE,
+    *,
+    program: str = "firewall",
+    target: str | Target = "eth1",
+    error: str = "ENETDOWN",
+    packets: int = 1,
+    last_seen: int = 0,
 ) -> RedirectErrorCount:
-    to = Target("interface", target, ifindex=3)
-    return RedirectErrorCount(where, "firewall", 40, to, error, packets, last_seen=0)
+    to = target if isinstance(target, Target) else Target("interface", target, ifindex=3)
+    return RedirectErrorCount(where, program, 40, to, error, packets, last_seen)
 
 
-def transmit(source: Where | None, *, sent: int, dropped: int) -> TransmitCount:
-    return TransmitCount(source, THERE, sent, dropped, error="", last_seen=0)
+def transmit(
+    source: Where | None,
+    *,
+    where: Where = THERE,
+    sent: int,
+    dropped: int,
+    error: str = "",
+    last_seen: int = 0,
+) -> TransmitCount:
+    return TransmitCount(source, where, sent, dropped, error, last_seen)
 
 
-def cpumap(cpu: int, *, enqueued: int = 0, queue_full: int = 0, no_memory: int = 0) -> CpumapCount:
+def cpumap(
+    cpu: int,
+    *,
+    map_id: int = 9,
+    map_name: str = "cpus",
+    enqueued: int = 0,
+    queue_full: int = 0,
+    no_memory: int = 0,
+) -> CpumapCount:
     return CpumapCount(
-        map_id=9,
-        map_name="cpus",
+        map_id=map_id,
+        map_name=map_name,
         cpu=cpu,
         enqueued=enqueued,
         queue_full=queue_full,
@@ -80,12 +111,41 @@ def attached(where: Where = HERE, *, name: str = "firewall", number: int = 40) -
     return AttachedInfo(where, "", name, number, "0123456789abcdef", "native", "xdpkit")
 
 
-def snapshot(*errors: ErrorCount, notes: tuple[str, ...] = (), **counted: Any) -> Snapshot:
-    """A snapshot with these errors, and no more than what is named."""
+def driver(
+    name: str, events: Mapping[str, Sequence[int]], index: int = 2, kind: str = "veth"
+) -> DriverCounts:
+    """What a driver says: for each event a number for each queue."""
+    counts = tuple(
+        DriverCount(event, queue, value)
+        for event, values in events.items()
+        for queue, value in enumerate(values)
+    )
+    return DriverCounts(where(name, index), kind, counts, {})
+
+
+def snapshot(
+    *errors: ErrorCount,
+    at: float = 0,
+    installed: Installed | None = INSTALLED,
+    unread: str | None = None,
+    drivers: tuple[DriverCounts, ...] = (),
+    returned: tuple[CounterReport, ...] = (),
+    attached: tuple[AttachedInfo, ...] = (),
+    notes: tuple[str, ...] = (),
+    **counted: Any,
+) -> Snapshot:
+    """A snapshot so many seconds after the start, with these errors, and what else is named.
+
+    ``counted``: fields of :class:`~xdpkit.monitor.model.Tracepoints`.
+    """
     return Snapshot(
-        taken_at=0,
-        installed=INSTALLED,
+        taken_at=START + round(at * SECOND),
+        installed=installed,
+        unread=unread,
         tracepoints=Tracepoints(errors=errors, **counted),
+        drivers=drivers,
+        returned=returned,
+        attached=attached,
         notes=notes,
     )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from tests.unit.cli.reports import counts, report, without_program
 from tests.unit.cli.reports import program as counted
 from tests.unit.monitor import snapshots
 from tests.unit.monitor.patients import (
+    AT,
     DEVICE,
     NOW,
     SECOND,
@@ -28,13 +30,14 @@ from tests.unit.monitor.patients import (
 )
 from tests.unit.monitor.snapshots import INSTALLED, cpumap, error, redirect_error, transmit
 from xdpkit.capabilities import Answer, Finding
-from xdpkit.hook import Cleaned, Mode, Owner, ProgramSummary
+from xdpkit.hook import Cleaned, MapSummary, Mode, Owner, ProgramSummary
 from xdpkit.hook.counters import CounterReport
 from xdpkit.hook.dispatcher import Component, Dispatcher
 from xdpkit.hook.roots import Root
 from xdpkit.isa import asm
-from xdpkit.isa.opcodes import Register
+from xdpkit.isa.opcodes import JmpOp, Register
 from xdpkit.monitor.complaints import lines
+from xdpkit.monitor.complaints.complaint import ago
 from xdpkit.monitor.complaints.facts import (
     Code,
     Facts,
@@ -44,6 +47,7 @@ from xdpkit.monitor.complaints.facts import (
     RedirectMap,
     TargetState,
 )
+from xdpkit.monitor.complaints.gathering import folded
 from xdpkit.monitor.doctor import Complaint, Severity, diagnose
 from xdpkit.monitor.model import DriverCount, DriverCounts, ErrorCount, Reason, Target, Where
 from xdpkit.negotiation import Outcome, Verdict
@@ -94,8 +98,8 @@ def test_the_worst_comes_first() -> None:
     )
     assert kinds(found) == [
         ("error", "invalid-action"),
-        ("warning", "jit-off"),
         ("warning", "errors-not-told-apart"),
+        ("warning", "jit-off"),
         ("note", "generic-mode"),
         ("note", "attach-refused"),
     ]
@@ -108,10 +112,82 @@ def test_a_number_that_is_no_action_is_told_with_the_lines_that_return_it() -> N
     ill = hook(Member(program(), code=(returning(2, 42, 99),)))
     complaint = only(facts(ill, tracepoints={"errors": (wrong(42),)}))
     assert complaint.severity is Severity.ERROR
-    assert complaint.what == "12 packets were dropped: firewall returned 42, which is no action"
+    assert complaint.what == (
+        "12 packets were dropped: firewall returned numbers that are no action, at last 42"
+    )
     assert complaint.cause == "fw.c:14 returns 42; fw.c:17 returns 99"
-    assert complaint.evidence == ("tracepoint xdp_exception: 12 packets, at last 42",)
+    assert complaint.evidence == (
+        "tracepoint xdp_exception: 12 packets, at last 42, last seen 1 min ago",
+    )
+    assert complaint.last_seen == AT - timedelta(minutes=1)
     assert complaint.remedy == ("correct it, and: xdpkit replace --program firewall eth0 /srv/fw.o")
+
+
+def test_a_number_is_that_of_all_packets_only_where_there_is_no_other() -> None:
+    def told(*codes: int, packets: int = 11) -> str:
+        ill = hook(Member(program(), code=(returning(*codes),) if codes else ()))
+        last = {"errors": (wrong(99, packets=packets),)}
+        return only(facts(ill, tracepoints=last)).what.partition("firewall returned ")[2]
+
+    assert told(2, 99) == "99, which is no action"
+    assert told(2, 42, 99) == "numbers that are no action, at last 99"
+    assert told(2, 42, 99, packets=1) == "99, which is no action"
+    assert told() == "numbers that are no action, at last 99"
+
+
+def test_counters_alone_name_the_number_where_there_is_no_other() -> None:
+    def told(*codes: int) -> str:
+        found = {"returned": (report(counted(40, {0: counts(invalid=5)})),)}
+        ill = hook(Member(program(), code=(returning(*codes),)))
+        return only(facts(ill, snapshot=found)).what.partition("firewall returned ")[2]
+
+    assert told(2, 42) == "42, which is no action"
+    assert told(2, 42, 43) == "numbers that are no action"
+
+
+def test_several_programs_with_counters_are_told_apart() -> None:
+    ill = hook(
+        Member(program(41, "first"), (0,), (returning(42, name="first", number=41),)),
+        Member(program(42, "second"), (1,), (returning(43, name="second", number=42),)),
+        on_hook=program(40, "xdpkit_root", root=Root(40, 5, 8, 6)),
+    )
+    returned = report(
+        counted(41, {0: counts(invalid=1)}, name="first"),
+        counted(42, {1: counts(invalid=5)}, name="second"),
+    )
+    told = wrong(43, packets=6, program="xdpkit_root", program_id=40)
+    found = facts(ill, tracepoints={"errors": (told,)}, snapshot={"returned": (returned,)})
+    assert [each.what for each in diagnose(found).complaints] == [
+        "5 packets were dropped: second returned 43, which is no action",
+        "1 packet was dropped: first returned 42, which is no action",
+    ]
+
+
+def test_lines_are_not_told_without_end() -> None:
+    analysis = analysed(
+        asm.load(Register.R2, Register.R1, 12, size=4),
+        *(
+            each
+            for number in range(9)
+            for each in (
+                asm.branch(JmpOp.JNE, Register.R2, number, 2),
+                asm.mov(Register.R0, 3),
+                asm.exit(),
+            )
+        ),
+        asm.mov(Register.R0, 2),
+        asm.exit(),
+    )
+    code = Code(40, "firewall", analysis)
+    lacking = without("action-tx", "netdev: BASIC clear")
+    told = replace(error(action="tx", reason=Reason.UNSUPPORTED, packets=2), returned=3)
+    ill = hook(Member(program(), code=(code,)), device=lacking)
+    complaint = only(facts(ill, tracepoints={"errors": (told,)}))
+    assert complaint.evidence[-1] == "and 5 more"
+    assert len(complaint.evidence) == 6
+    sent = report(counted(40, {0: Counts((0, 0, 0, 5, 0, 0), None)}))
+    complaint = only(facts(ill, snapshot={"returned": (sent,)}))
+    assert (complaint.kind, len(complaint.evidence)) == ("tx-lost", 5)
 
 
 def test_counters_tell_which_of_several_programs_it_was() -> None:
@@ -294,7 +370,13 @@ def test_a_frame_that_was_too_long_is_told_with_the_mtu() -> None:
         TargetState(replace(DEVICE, name="eth1", mtu=1400), is_up=True), error="EMSGSIZE"
     )
     assert complaint.cause is not None
-    assert complaint.cause.endswith("; now the MTU of eth1 is 1400")
+    assert complaint.cause.endswith("; now the MTU of eth1 is 1400, that of eth0 1500")
+    assert complaint.remedy == "ip link set dev eth1 mtu 1500"
+    larger = TargetState(replace(DEVICE, name="eth1", mtu=9000), is_up=True)
+    complaint = redirected(larger, error="EMSGSIZE")
+    assert complaint.cause is not None
+    assert complaint.cause.endswith("; now nothing is seen to be wrong with eth1")
+    assert complaint.remedy is None
 
 
 def test_an_interface_that_is_gone_is_said_to_be() -> None:
@@ -339,22 +421,240 @@ def test_redirects_of_a_program_that_left_are_only_mentioned() -> None:
     assert complaint.remedy is None
 
 
+def test_copies_of_one_program_are_told_of_together() -> None:
+    copies = tuple(
+        replace(redirect_error(packets=number), program_id=number, last_seen=RECENTLY)
+        for number in (1, 2, 3, 40)
+    )
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": copies}))
+    assert complaint.severity is Severity.ERROR
+    assert complaint.what.startswith("46 packets were lost: firewall redirected to eth1")
+    assert complaint.evidence == (
+        "tracepoint xdp_redirect_err: 46 packets by program 40, 3, 2, 1, last seen 1 min ago",
+    )
+
+
+def test_many_targets_are_one_complaint_with_some_of_their_names() -> None:
+    errors = tuple(
+        replace(redirect_error(error="EINVAL"), target=Target("interface", f"interface {n}", n))
+        for n in range(100, 140)
+    )
+    gone = {(n, 0, 0): TargetState(is_gone=True) for n in range(100, 140)}
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": errors}, targets=gone))
+    assert complaint.what == (
+        "40 packets were lost: firewall redirected to interface 100, interface 101, interface 102,"
+        " interface 103, and 36 more, and that failed with EINVAL"
+    )
+    assert complaint.cause is not None
+    assert complaint.cause.endswith("there is no interface with index 103; and 36 more")
+
+
+def test_targets_of_a_program_that_left_are_one_note() -> None:
+    errors = tuple(
+        replace(
+            redirect_error(error="EINVAL"),
+            program="before",
+            program_id=n,
+            target=Target("interface", f"interface {n}", n),
+        )
+        for n in range(100, 140)
+    )
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": errors}))
+    assert (complaint.severity, complaint.packets) == (Severity.NOTE, 40)
+
+
+def test_targets_are_told_apart_where_their_state_differs() -> None:
+    first, second, third = (
+        replace(redirect_error(packets=n), target=Target("devmap", f"eth{n}", n, 9, n))
+        for n in (5, 6, 7)
+    )
+    down = {
+        (each.target.ifindex, 9, each.target.index): TargetState(
+            replace(DEVICE, name=each.target.name), is_up=each is first
+        )
+        for each in (first, second, third)
+    }
+    errors = {"redirect_errors": (first, second, third)}
+    found = diagnose(facts(healthy(), tracepoints=errors, targets=down))
+    both, fine = found.complaints
+    assert both.what.startswith("13 packets were lost: firewall redirected to eth7, eth6, and")
+    assert both.remedy == "ip link set dev eth7 up; ip link set dev eth6 up"
+    assert both.evidence == ("tracepoint xdp_redirect_err: 13 packets by program 40, map 9",)
+    assert fine.what.startswith("5 packets were lost: firewall redirected to eth5, and")
+    assert fine.remedy is None
+
+
+def test_what_was_mended_is_a_warning_for_an_hour_and_then_a_note() -> None:
+    fine = TargetState(replace(DEVICE, name="eth1"), is_up=True)
+
+    def seen(seconds: int) -> Complaint:
+        told = replace(redirect_error(), last_seen=NOW - seconds * SECOND)
+        targets = {(3, 0, 0): fine}
+        found = facts(healthy(), tracepoints={"redirect_errors": (told,)}, targets=targets)
+        return only(replace(found, snapshot=replace(found.snapshot, taken_at=NOW)))
+
+    assert seen(59).severity is Severity.ERROR
+    assert seen(60).severity is Severity.WARNING
+    assert seen(3599).severity is Severity.WARNING
+    mended = seen(3600)
+    assert mended.severity is Severity.NOTE
+    # It is set up already: what the errno means in general does not help.
+    assert mended.remedy is None
+    assert mended.evidence == (
+        "tracepoint xdp_redirect_err: 1 packet by program 40, last seen 1 h ago",
+    )
+    assert mended.to_dict()["last_seen"] == (AT - timedelta(hours=1)).isoformat()
+
+
+def test_what_is_about_the_frame_is_not_mended_by_a_target_that_is_well() -> None:
+    fine = TargetState(replace(DEVICE, name="eth1"), is_up=True)
+    complaint = redirected(fine, error="EOVERFLOW")
+    assert complaint.severity is Severity.ERROR
+    assert complaint.cause is not None
+    assert "; now" not in complaint.cause
+
+
+def test_a_full_queue_is_not_mended_by_an_entry_that_is_there() -> None:
+    told = replace(
+        redirect_error(error="ENOBUFS"),
+        target=Target("xskmap", "queue 3", 0, 9, 3),
+        last_seen=LONG_AGO,
+        program_id=40,
+    )
+    found = facts(
+        healthy(),
+        tracepoints={"redirect_errors": (told,)},
+        targets={(0, 9, 3): TargetState(has_entry=True)},
+    )
+    assert only(found).severity is Severity.ERROR
+
+
+def test_a_redirect_without_a_target_is_said_to_have_none() -> None:
+    told = replace(redirect_error(error="EBADRQC"), target=Target("", "none"))
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": (told,)}))
+    assert complaint.what == (
+        "1 packet was lost: firewall returned XDP_REDIRECT, and the redirect failed (EBADRQC)"
+    )
+    assert complaint.remedy == "return what these helpers return"
+
+
+def test_targets_that_were_too_many_are_said_to_be() -> None:
+    told = replace(redirect_error(error="EINVAL"), target=Target("", "other"))
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": (told,)}))
+    assert complaint.what.endswith("redirected to other targets, and that failed with EINVAL")
+    assert complaint.evidence[1] == (
+        "each CPU tells 32 targets apart for each program and errno; these are the others"
+    )
+    named = replace(told, target=Target("interface", "other", 7))
+    complaint = only(facts(healthy(), tracepoints={"redirect_errors": (named,)}))
+    assert complaint.what.endswith("redirected to other, and that failed with EINVAL")
+
+
+def test_a_strange_name_is_told_so_that_a_shell_takes_it() -> None:
+    name = "a\x1b'\u00e9\\"
+    told = replace(redirect_error(), target=Target("interface", name, 3))
+    found = facts(
+        healthy(),
+        tracepoints={"redirect_errors": (told,)},
+        targets={(3, 0, 0): TargetState(replace(DEVICE, name=name), is_up=False)},
+    )
+    complaint = only(replace(found, netns="x y"))
+    assert complaint.remedy == (
+        "nsenter '--net=/run/netns/x y' ip link set dev $'a\\x1b\\x27\u00e9\\x5c' up"
+    )
+
+
 def test_frames_that_were_not_transmitted_are_told_with_the_interface() -> None:
     dropped = replace(transmit(HERE, sent=7, dropped=2), where=HERE, error="ENETDOWN")
     complaint = only(facts(healthy(), tracepoints={"transmits": (dropped,)}))
     assert (complaint.severity, complaint.kind) == (Severity.WARNING, "transmit-drops")
     assert complaint.what.startswith("2 packets were lost: eth0 did not take")
     assert complaint.evidence == ("7 were taken",)
+    assert complaint.packets == 2
     fine = transmit(HERE, sent=7, dropped=0)
     assert kinds(facts(healthy(), tracepoints={"transmits": (fine,)})) == []
 
 
+def veth_that_sends() -> HookFacts:
+    veth = replace(without("action-tx", "the peer has no native program"), kind="veth")
+    return hook(Member(program(), code=(returning(3),)), device=veth)
+
+
+SENT_BACK = replace(transmit(None, sent=7, dropped=2), where=HERE, last_seen=RECENTLY)
+
+
+def test_what_could_not_be_sent_back_is_told_once_with_the_program() -> None:
+    sent = report(counted(40, {0: Counts((0, 0, 0, 5, 0, 0), None)}))
+    found = facts(
+        veth_that_sends(),
+        tracepoints={"transmits": (SENT_BACK,)},
+        snapshot={"returned": (sent,), "drivers": (driver("tx_errors", 5),)},
+    )
+    complaint = only(found)
+    assert (complaint.severity, complaint.kind) == (Severity.ERROR, "transmit-drops")
+    assert complaint.what == (
+        "2 packets were lost: firewall returned XDP_TX, and eth0 could not send them back"
+    )
+    assert complaint.program == "firewall"
+    assert complaint.cause == "the peer has no native program"
+    assert complaint.remedy is not None
+    assert complaint.remedy.startswith("attach a program to the veth peer of eth0")
+    assert complaint.evidence == (
+        "7 were taken, last seen 1 min ago",
+        "fw.c:11 returns XDP_TX",
+    )
+
+
+def test_what_could_not_be_sent_back_before_is_not_a_new_programs_fault() -> None:
+    dropped = replace(SENT_BACK, last_seen=LONG_AGO)
+    complaint = only(facts(veth_that_sends(), tracepoints={"transmits": (dropped,)}))
+    assert complaint.severity is Severity.NOTE
+    assert complaint.what == "2 packets were lost: eth0 could not send them back (XDP_TX)"
+    assert complaint.remedy is None
+    able = hook(Member(program(), code=(returning(3),)))
+    complaint = only(facts(able, tracepoints={"transmits": (SENT_BACK,)}))
+    assert complaint.severity is Severity.WARNING
+
+
+def test_a_driver_is_not_asked_about_frames_whose_transmission_was_counted() -> None:
+    dropped = replace(transmit(HERE, sent=7, dropped=2), where=HERE)
+    snapshot = {"drivers": (driver("xmit_errors", 2),)}
+    found = facts(healthy(), snapshot=snapshot, tracepoints={"transmits": (dropped,)})
+    assert kinds(found) == [("warning", "transmit-drops")]
+
+
 def test_a_cpumap_tells_full_queues_from_missing_memory() -> None:
     found = {"cpumaps": (cpumap(1, enqueued=9, queue_full=2, no_memory=1),)}
-    assert kinds(facts(healthy(), tracepoints=found)) == [
+    assert kinds(facts(with_cpumap(), tracepoints=found)) == [
         ("warning", "cpumap-full"),
         ("warning", "cpumap-no-memory"),
     ]
+
+
+def with_cpumap() -> HookFacts:
+    cpus = RedirectMap(9, "cpumap", (1,))
+    return hook(Member(program(), code=(redirecting("cpus", redirects={"cpus": cpus}),)))
+
+
+def test_a_cpumap_of_others_does_not_make_ill() -> None:
+    found = {"cpumaps": (cpumap(1, queue_full=2),)}
+    assert kinds(facts(healthy(), tracepoints=found)) == [("note", "cpumap-full")]
+    asked = frozenset({"eth0"})
+    assert kinds(facts(healthy(), tracepoints=found, only=asked)) == []
+    assert kinds(facts(with_cpumap(), tracepoints=found, only=asked)) == [
+        ("warning", "cpumap-full")
+    ]
+    summary = ProgramSummary(40, "firewall", jited=True, maps=(MapSummary(9, "cpus"),))
+    by_map = hook(Member(program(program=summary), code=(returning(2),)))
+    assert kinds(facts(by_map, tracepoints=found)) == [("warning", "cpumap-full")]
+
+
+def test_a_full_cpumap_is_told_once_where_redirects_failed_for_it() -> None:
+    told = replace(redirect_error(error="ENOSPC"), target=Target("cpumap", "cpu 1", 0, 9, 1))
+    found = {"cpumaps": (cpumap(1, queue_full=2),), "redirect_errors": (told,)}
+    assert kinds(facts(with_cpumap(), tracepoints=found)) == [("error", "redirect-failed")]
+    found = {"cpumaps": (cpumap(2, queue_full=2),), "redirect_errors": (told,)}
+    assert ("warning", "cpumap-full") in kinds(facts(with_cpumap(), tracepoints=found))
 
 
 def driver(event: str, *values: int) -> DriverCounts:
@@ -372,7 +672,7 @@ def test_a_drivers_number_is_a_warning_as_long_as_it_can_grow() -> None:
     assert complaint.cause == "the peer has no native program"
     assert kinds(facts(healthy(), snapshot=snapshot)) == [("note", "driver-errors")]
     unwatched = {**snapshot, "installed": None}
-    assert ("warning", "driver-errors") in kinds(facts(healthy(), snapshot=unwatched))
+    assert ("note", "driver-errors") in kinds(facts(healthy(), snapshot=unwatched))
 
 
 def test_a_driver_is_not_asked_about_what_tracepoints_told() -> None:
@@ -407,6 +707,16 @@ def test_findings_that_got_worse_are_told_in_the_words_of_negotiation() -> None:
     degraded = replace(REFUSED, outcome=Outcome.DEGRADED)
     found = facts(hook(Member(attached, now=negotiated(degraded))))
     assert kinds(found) == [("warning", "findings-changed")]
+
+
+def test_a_target_that_came_later_is_said_to_have() -> None:
+    attached = program(record=record(negotiation=negotiated(OFFERED)))
+    target = replace(REFUSED, requirement=Requirement("redirect-target", map="ports"))
+    now = negotiated(OFFERED, replace(target, device="eth5"))
+    complaint = only(facts(hook(Member(attached, now=now))))
+    assert complaint.what.startswith(
+        "firewall would not be accepted on eth0 now that eth5 is in ports: it redirects"
+    )
 
 
 def test_findings_that_got_better_or_stayed_are_no_news() -> None:
@@ -495,6 +805,13 @@ def test_programs_of_other_tools_are_mentioned() -> None:
     assert "with 2 programs" in complaint.what
 
 
+def test_a_program_that_could_not_be_looked_at_is_nobodys() -> None:
+    hidden = program(
+        owner=Owner.UNKNOWN, record=None, program=ProgramSummary(40), note="names cannot be seen"
+    )
+    assert kinds(facts(hook(Member(hidden)))) == []
+
+
 def test_a_newer_record_is_mentioned() -> None:
     newer = program(record=replace(record(), unknown=True))
     assert kinds(facts(hook(Member(newer)))) == [("note", "newer-record")]
@@ -511,13 +828,23 @@ def test_counters_that_are_off_are_mentioned_with_the_command() -> None:
     assert complaint.remedy == "xdpkit counters enable --pin-root '/mnt/b p' eth0"
 
 
+def test_a_command_is_told_so_that_a_shell_takes_it() -> None:
+    ill = healthy()
+    strange = replace(ill.status.interface, name="-a\x07", netns="x y")
+    found = facts(
+        replace(ill, status=replace(ill.status, interface=strange)),
+        snapshot={"returned": (counters(is_enabled=False),)},
+    )
+    assert only(found).remedy == "xdpkit counters enable -n 'x y' -- $'-a\\x07'"
+
+
 def test_what_is_not_counted_and_what_met_no_program_is_mentioned() -> None:
     returned = counters(
         not_counted=("What foreign (id 9) returns is not counted: another tool loaded it.",),
         no_program=without_program(q3=(7, 420)),
     )
     found = facts(healthy(), snapshot={"returned": (returned,)})
-    assert kinds(found) == [("note", "not-counted"), ("note", "no-program")]
+    assert kinds(found) == [("note", "no-program"), ("note", "not-counted")]
     assert only(found, kind="no-program").what == (
         "7 packets of RX queue 3 of eth0 met no program, and passed"
     )
@@ -543,11 +870,29 @@ def test_what_killed_commands_left_is_to_be_cleaned_up() -> None:
     assert first.what == "there is left on eth0: a detach that was killed"
     assert first.remedy == "xdpkit clean"
     assert second.remedy is None
+    # Of another interface, where some were named.
+    named = replace(found, only=frozenset({"eth7"}), hooks=())
+    assert kinds(named) == [("note", "stale-state"), ("note", "stale-state")]
+
+
+def test_pins_of_interfaces_that_are_gone_are_one_note() -> None:
+    left = tuple(
+        Cleaned("pins of an interface that is gone", f"/sys/fs/bpf/xdpkit/{number}-2")
+        for number in range(100)
+    )
+    complaint = only(facts(healthy(), leftovers=left))
+    assert (complaint.severity, complaint.kind) == (Severity.NOTE, "stale-state")
+    assert complaint.what == "there is left, 100 times: pins of an interface that is gone"
+    assert complaint.evidence[-1] == "and 96 more"
 
 
 def test_what_a_killed_reader_left_is_told_once() -> None:
     folder = "/sys/fs/bpf/xdpkit/tap-4-2"
-    found = facts(healthy(), unread={"eth0": folder}, leftovers=(Cleaned("a reader", folder),))
+    left = (
+        Cleaned("copies that report frames to nobody", None, "eth0"),
+        Cleaned("a reader", folder),
+    )
+    found = facts(healthy(), unread={"eth0": folder}, leftovers=left)
     complaint = only(found)
     assert (complaint.severity, complaint.kind) == (Severity.WARNING, "killed-reader")
     assert complaint.what == "the programs on eth0 report frames to nobody"
@@ -557,6 +902,24 @@ def test_without_the_resident_programs_nobody_knows_what_was_lost() -> None:
     complaint = only(facts(healthy(), snapshot={"installed": None}))
     assert complaint.kind == "monitor-not-installed"
     assert complaint.remedy == "xdpkit monitor install"
+
+
+def test_what_cannot_be_read_is_not_taken_for_not_counted() -> None:
+    unread = {"installed": None, "unread": "this process lacks CAP_SYS_ADMIN"}
+    complaint = only(facts(healthy(), snapshot=unread))
+    assert (complaint.severity, complaint.kind) == (Severity.NOTE, "monitor-not-read")
+    assert complaint.cause == "this process lacks CAP_SYS_ADMIN"
+    assert complaint.remedy is None
+    complaint = only(facts(healthy(), snapshot=unread, is_hidden=True))
+    assert complaint.remedy is not None
+    assert "xdpkit -n NAME" in complaint.remedy
+
+
+def test_what_could_not_be_counted_is_everybodys() -> None:
+    counted = {"other": 5, "missed": 1}
+    notes = [("note", "errors-not-told-apart"), ("note", "errors-missed")]
+    assert kinds(facts(healthy(), tracepoints=counted, netns="blue")) == notes
+    assert kinds(facts(healthy(), tracepoints=counted, only=frozenset({"eth0"}))) == notes
 
 
 def test_what_the_watching_could_not_do_is_said() -> None:
@@ -579,6 +942,10 @@ def test_errors_of_other_namespaces_are_mentioned_unless_interfaces_were_named()
     complaint = only(facts(healthy(), tracepoints=there))
     assert complaint.what == "3 packets were lost in network namespace blue"
     assert complaint.remedy == "xdpkit doctor -n blue"
+    hostile = replace(snapshots.THERE, netns="a; reboot")
+    hostile_there = facts(healthy(), tracepoints={"errors": (error(hostile),)}, pin_root="/mnt/b")
+    complaint = only(hostile_there)
+    assert complaint.remedy == "xdpkit doctor -n 'a; reboot' --pin-root /mnt/b"
     found = facts(healthy(), tracepoints=there, only=frozenset({"eth0"}))
     assert kinds(found) == []
 
@@ -588,6 +955,30 @@ def test_only_the_interfaces_that_were_named_are_told_of() -> None:
     assert kinds(facts(healthy(), tracepoints=elsewhere)) == [("note", "invalid-action")]
     found = facts(healthy(), tracepoints=elsewhere, only=frozenset({"eth0"}))
     assert kinds(found) == []
+
+
+# What could not be seen
+
+
+def test_what_has_one_cause_is_one_line() -> None:
+    why = "this process lacks CAP_SYS_ADMIN"
+    unseen = [
+        ("not all of eth0 could be looked at", f"names cannot be looked up: {why}"),
+        ("what eth0 offers could not be looked at", why),
+        ("what eth1 offers could not be looked at", why),
+        ("what eth2 offers could not be looked at", "KeyError: 3"),
+    ]
+    notes = (f"The counters of eth0 cannot be read: {why}.", "The driver of eth0 is asleep.")
+    snapshot = replace(facts().snapshot, notes=notes)
+    assert folded(unseen, snapshot) == (
+        f"{why}: not all of eth0 could be looked at (names cannot be looked up); what eth0 offers"
+        " could not be looked at; what eth1 offers could not be looked at; the counters of eth0"
+        " cannot be read",
+        "what eth2 offers could not be looked at: KeyError: 3",
+        "The driver of eth0 is asleep",
+    )
+    hidden = replace(snapshot, notes=("What goes wrong cannot be read: hidden.",), unread="hidden")
+    assert folded([], hidden) == ("what goes wrong cannot be read: hidden",)
 
 
 # As values
@@ -603,6 +994,8 @@ def test_a_diagnosis_is_plain_data() -> None:
     assert [each["needs"] for each in data["attached"]] == [["XDP_TX"]]
     assert [each["severity"] for each in data["complaints"]] == ["error"]
     assert [each["kind"] for each in data["complaints"]] == ["invalid-action"]
+    assert [each["packets"] for each in data["complaints"]] == [12]
+    assert [each["last_seen"] for each in data["complaints"]] == ["2026-01-02T03:03:05+00:00"]
 
 
 def test_what_was_looked_at_depends_on_what_there_was() -> None:
@@ -618,3 +1011,17 @@ def test_what_was_looked_at_depends_on_what_there_was() -> None:
 
 def test_an_interface_without_a_program_is_idle() -> None:
     assert diagnose(facts(hook())).idle == ("eth0",)
+
+
+def test_how_long_ago_it_was_is_told_roughly() -> None:
+    told = [ago(seconds) for seconds in (0.4, 1, 59, 60, 7199, 86_400, 200_000, 9**8)]
+    assert told == [
+        "just now",
+        "1 s ago",
+        "59 s ago",
+        "1 min ago",
+        "1 h ago",
+        "1 day ago",
+        "2 days ago",
+        "498 days ago",
+    ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from xdpkit.interfaces import table
 from xdpkit.monitor import drivers
-from xdpkit.monitor.drivers import EVENTS, concerning_xdp, is_known_to_have_none, standard
+from xdpkit.monitor.drivers import EVENTS, concerning_xdp, standard
 from xdpkit.monitor.model import DriverCount
 
 TABLE: dict[str, Any] = json.loads(drivers.PATH.read_text())
@@ -134,12 +134,6 @@ def test_of_an_unknown_driver_there_are_raw_names_only() -> None:
 
     assert standard("martian", raw) == ()
     assert concerning_xdp("martian", raw) == {"rx_queue_0_xdp_packets": 5, "XDP_oddities": 1}
-
-
-def test_drivers_without_statistics_are_known() -> None:
-    assert is_known_to_have_none("ixgbe")
-    assert not is_known_to_have_none("veth")
-    assert not is_known_to_have_none("martian")
 
 
 names = st.one_of(

@@ -255,6 +255,35 @@ def test_a_series_that_was_away_for_a_moment_has_its_place_still() -> None:
     assert found[-1] == {"a": 10, "b": 8}
 
 
+def test_a_series_that_comes_back_to_a_place_that_is_taken_is_no_burst() -> None:
+    found = errors_of(
+        numbered(a=1_000_000, b=8),
+        numbered(b=8),
+        numbered(b=8, c=1),
+        numbered(a=1_000_003, b=8, c=1),
+        numbered(a=2, b=8, c=1),
+        max_series=2,
+    )
+    assert [each.get("other") for each in found] == [None, None, None, 3, 5]
+
+
+def test_a_series_that_was_away_for_long_is_no_burst_either() -> None:
+    others = (numbered(a=9, **{f"p{number}": 1}) for number in range(3))
+    first, *_, last = errors_of(numbered(a=9, b=8), *others, numbered(a=9, b=10), max_series=1)
+    assert (first["other"], last["other"]) == (8, 8 + 3 + 2)
+
+
+def test_the_place_that_is_given_up_is_that_of_whoever_has_been_away_longest() -> None:
+    found = errors_of(
+        numbered(a=9, b=8),
+        numbered(b=8),
+        numbered(c=1),
+        numbered(b=9, c=1),
+        max_series=2,
+    )
+    assert found[-1] == {"b": 9, "c": 1}
+
+
 def test_a_series_called_other_is_not_one_more() -> None:
     places = Places(ERRORS, 5)
     labels: tuple[str, ...] = ("other",) * len(ERRORS.labels)
@@ -276,6 +305,7 @@ def test_whatever_comes_and_goes_series_are_bounded_and_other_never_goes_down(
     places = Places(ERRORS, most)
     other = ("other",) * len(ERRORS.labels)
     before = 0
+    seen: dict[tuple[str, ...], int] = {}
     for found in rounds:
         named: dict[tuple[str, ...], int] = {
             ("", "eth0", name, "aborted", "aborted"): each for name, each in found.items()
@@ -286,8 +316,16 @@ def test_whatever_comes_and_goes_series_are_bounded_and_other_never_goes_down(
         assert own.items() <= named.items()
         assert folded.folded == len(named) - len(own)
         now = folded.series.get(other, 0)
-        assert now >= max(before, sum(named.values()) - sum(own.values()))
+        grown = sum(
+            each if each < seen.get(labels, 0) else each - seen.get(labels, 0)
+            for labels, each in named.items()
+            if labels not in own
+        )
+        # Those that are forgotten come back as if they were new.
+        forgotten = len(seen) > 5 * most
+        assert now == before + grown or (forgotten and now >= before + grown)
         before = now
+        seen.update(named)
 
 
 def test_what_is_remembered_of_series_that_went_is_bounded() -> None:
@@ -298,7 +336,7 @@ def test_what_is_remembered_of_series_that_went_is_bounded() -> None:
         folded = places.fold({("", "a", "p", "aborted", "aborted"): 1000, labels: 2})
         seen += 2
         assert folded.series[("other",) * 5] == seen
-        assert len(places._last) <= 5
+        assert len(places._others) <= 5
 
 
 def test_everything_is_read_once_for_all_who_ask_within_half_a_second(clock: Clock) -> None:

@@ -109,7 +109,7 @@ def test_an_interface_needs_no_description(capture: Capture) -> None:
     assert capture.last() == Block(INTERFACE, (1, 0, 0), b"", {2: b"eth1", 9: b"\x09"})
 
 
-def test_a_packet_has_its_verdict_queue_comment_and_number(capture: Capture) -> None:
+def test_a_packet_has_its_verdict_queue_and_comment(capture: Capture) -> None:
     capture.writer.packet(
         capture.interface,
         TIME,
@@ -119,7 +119,6 @@ def test_a_packet_has_its_verdict_queue_comment_and_number(capture: Capture) -> 
         queue=3,
         verdict=1,
         lost=2,
-        number=77,
     )
 
     assert capture.last() == Block(
@@ -130,7 +129,6 @@ def test_a_packet_has_its_verdict_queue_comment_and_number(capture: Capture) -> 
             1: "XDP_DROP, dropped by «firewall»".encode(),
             2: struct.pack("<I", 1),
             4: struct.pack("<Q", 2),
-            5: struct.pack("<Q", 77),
             6: struct.pack("<I", 3),
             7: b"\x02" + struct.pack("<Q", 1),
         },
@@ -357,6 +355,30 @@ def test_a_file_that_is_there_is_replaced_and_who_reads_it_sees_nothing_new(
         assert reader.read() == b"old"
     assert path.read_bytes() == b"secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_there_stays_until_there_is_something_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+    with create(str(path)):
+        pass
+    assert path.read_bytes() == b"old"
+    with create(str(path)) as file:
+        file.write(b"a")
+        assert path.read_bytes() == b"a"
+        file.write(b"b")
+    assert path.read_bytes() == b"ab"
+    assert os.listdir(tmp_path) == ["old"]
+
+
+def test_where_a_file_cannot_take_its_place_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with create(str(path)) as file:
+        writer = Writer(file)
+        path.mkdir()
+        with pytest.raises(KernelRefused, match="write the capture: Is a directory"):
+            writer.flush()
+    assert os.listdir(tmp_path) == ["f"]
 
 
 def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:

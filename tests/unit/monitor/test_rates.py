@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.reports import SECOND
-from tests.unit.cli.snapshots import INSTALLED, counters, driver, error, returned, snapshot
-from xdpkit.monitor.model import Snapshot, Tracepoints
+from tests.unit.cli.snapshots import counters, returned
+from tests.unit.monitor.snapshots import INSTALLED, driver, error, snapshot
+from xdpkit.monitor.model import Snapshot
 from xdpkit.monitor.rates import History, Series, rates, round_to_dict
 
 ERRORS = Series("xdpkit_errors", ("", "eth0", "firewall", "aborted", "aborted"))
@@ -19,18 +20,18 @@ TOLD = Series("xdpkit_driver_packets", ("", "eth0", "0", "veth", "packets"))
 
 
 def errors(at: float, packets: int, **fields: Any) -> Snapshot:
-    found = (error(packets),) if packets else ()
-    return snapshot(at, tracepoints=Tracepoints(errors=found), **fields)
+    found = (error(packets=packets),) if packets else ()
+    return snapshot(*found, at=at, **fields)
 
 
 def drops(at: float, packets: int, *, program: str = "firewall") -> Snapshot:
     report = counters("eth0", {program: {0: returned(0, packets)} if packets else {}})
-    return snapshot(at, returned=(report,))
+    return snapshot(at=at, returned=(report,))
 
 
 def told(at: float, packets: int | None) -> Snapshot:
     found = () if packets is None else (driver("eth0", {"packets": [packets]}),)
-    return snapshot(at, drivers=found)
+    return snapshot(at=at, drivers=found)
 
 
 def test_rates_are_per_second() -> None:
@@ -89,7 +90,7 @@ def test_packets_without_a_program_have_rates_as_long_as_the_interface_is_counte
         from xdpkit.rewrite import NoProgram
 
         unserved = {3: NoProgram(packets, 64 * packets)}
-        return snapshot(at, returned=(counters("eth0", {}, index, no_program=unserved),))
+        return snapshot(at=at, returned=(counters("eth0", {}, index, no_program=unserved),))
 
     series = Series("xdpkit_no_program_packets", ("", "eth0", "3"))
     assert rates(passed(0, 10), passed(1, 30))[series] == 20

@@ -25,6 +25,7 @@ def record(
     length: int = 0,
     captured: int | None = None,
     drops: int = 0,
+    flags: int = 0,
     follows: bytes = b"",
 ) -> bytes:
     """Return a record as the kernel's side writes it."""
@@ -32,7 +33,7 @@ def record(
     where = (11, 4026531840, 3, 77)
     map_ = (5, 9, int(MapType.DEVMAP), 1)
     head = HEAD.pack(
-        1_000, kind, *where, action, error, queue, length, size, *map_, drops, 0, b"firewall"
+        1_000, kind, *where, action, error, queue, length, size, *map_, drops, flags, b"firewall"
     )
     return head + follows
 
@@ -90,6 +91,17 @@ def test_of_transmissions_the_length_is_how_many_were_sent() -> None:
     assert (event.sent, event.drops, event.length) == (14, 2, None)
 
 
+@pytest.mark.parametrize("kind", [Kind.REDIRECT_ERROR, Kind.DEVMAP_XMIT])
+def test_a_target_has_a_namespace_where_others_have_a_queue(kind: Kind) -> None:
+    event = decode(record(kind, queue=4026532000))
+    assert (event.target_netns, event.queue) == (4026532000, None)
+    assert decode(record(Kind.FRAME, queue=7)).target_netns == 0
+
+
+def test_a_program_of_a_map_is_told_from_one_of_an_interface() -> None:
+    assert [decode(record(flags=flags)).in_map for flags in range(4)] == [False, True, False, True]
+
+
 def test_a_refused_attachment_has_the_kernels_words() -> None:
     event = decode(record(Kind.ATTACH_FAILED, follows=b"Invalid XDP flags\0"))
     assert event.text == "Invalid XDP flags"
@@ -132,7 +144,15 @@ def test_any_bytes_are_an_event_or_damage(data: bytes) -> None:
 
 
 def test_as_data_for_json() -> None:
-    event = decode(record(Kind.REDIRECT_ERROR, action=4, error=-errno.ENXIO, follows=b"\x01\x02"))
+    event = decode(
+        record(
+            Kind.REDIRECT_ERROR,
+            action=4,
+            error=-errno.ENXIO,
+            queue=4026532000,
+            follows=b"\x01\x02",
+        )
+    )
     assert event.to_dict() == {
         "time": 1_000,
         "kind": "redirect_error",
@@ -141,6 +161,7 @@ def test_as_data_for_json() -> None:
         "ifindex": 3,
         "program_id": 77,
         "program": "firewall",
+        "in_map": False,
         "action": "redirect",
         "returned": 4,
         "error": "ENXIO",
@@ -148,6 +169,7 @@ def test_as_data_for_json() -> None:
         "length": None,
         "data": "0102",
         "target": 5,
+        "target_netns": 4026532000,
         "map_id": 9,
         "map_type": 14,
         "map_index": 1,

@@ -14,7 +14,6 @@ from tests.unit.monitor.snapshots import (
     attached,
     error,
     full,
-    redirect_error,
     snapshot,
 )
 from xdpkit.monitor.model import Reason, Snapshot, Where
@@ -25,7 +24,6 @@ from xdpkit.monitor.samples import (
     MISSED,
     OTHER,
     PROGRAM,
-    REDIRECT_ERRORS,
     RETURNED,
     Metric,
     Sample,
@@ -82,11 +80,10 @@ def test_programs_of_one_name_on_one_interface_are_one_series() -> None:
     assert found["", "eth0", "0", "firewall", "drop"] == 3
 
 
-def test_a_packet_that_could_not_be_redirected_is_among_the_redirect_errors_only() -> None:
+def test_a_failed_redirect_that_no_redirect_error_tells_of_is_an_error() -> None:
     failed = error(action="redirect", reason=Reason.REDIRECT_FAILED, packets=5)
-    found = snapshot(failed, redirect_errors=(redirect_error(packets=5),))
-    assert of(found, ERRORS) == {}
-    assert of(found, REDIRECT_ERRORS) == {("", "eth0", "firewall", "eth1", "ENETDOWN"): 5}
+    ((labels, packets),) = of(snapshot(failed), ERRORS).items()
+    assert (labels[-1], packets) == ("redirect_failed", 5)
 
 
 def test_interfaces_of_one_name_in_two_namespaces_are_two_series() -> None:

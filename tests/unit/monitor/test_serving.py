@@ -102,6 +102,27 @@ def test_a_page_is_answered_by_its_path_and_what_is_accepted(start: Start) -> No
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://host:9435/metrics", "/metrics"),
+        ("HTTP://[::1]:9435/metrics?collect=all", "/metrics"),
+        ("http://host", "/"),
+        ("http://host?collect=all", "/"),
+        ("/http://host/metrics", "/http://host/metrics"),
+        ("//metrics", "//metrics"),
+    ],
+)
+def test_the_host_may_stand_before_the_path(start: Start, target: str, path: str) -> None:
+    answer = start(echo).say(f"GET {target} HTTP/1.1\r\nHost: host\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(f"\r\n\r\n{path} for ".encode())
+
+
+def test_an_empty_line_before_a_request_is_no_part_of_it(start: Start) -> None:
+    assert start(echo).say(b"\r\nGET /x HTTP/1.0\r\n\r\n").endswith(b"/x for ")
+
+
 def test_head_is_answered_without_the_page(start: Start) -> None:
     response, body = start(echo).ask("/metrics", "HEAD", Accept="x")
     assert (response.status, body) == (200, b"")
@@ -121,12 +142,47 @@ def test_other_methods_are_refused(start: Start, method: str) -> None:
         (b"GET /metrics\r\n\r\n", 400),
         (b"GET /met rics HTTP/1.1\r\n\r\n", 400),
         (b"GET / SMTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1x\r\n\r\n", 400),
+        (b"GET / HTTP/1.\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\n\r\n", 400),
+        (b"GET  HTTP/1.1\r\n\r\n", 400),
+        (b"GET metrics HTTP/1.1\r\n\r\n", 400),
+        (b"GET ?collect HTTP/1.1\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\n\r\n", 400),
+        (b"GET http:///metrics HTTP/1.1\r\n\r\n", 400),
+        (b"GET ftp://host/metrics HTTP/1.1\r\n\r\n", 400),
+        (b"CONNECT host:443 HTTP/1.1\r\n\r\n", 405),
+        (b" \r\n\r\n", 400),
+        (b"\xff\0\x7f / HTTP/1.1\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\n" + b":\r\n" * 5_000 + b"\r\n", 200),
+        (b"GET / HTTP/1.1\r\n" + b"accept" * 2_000 + b"\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n", 431),
         (b"GET /" + b"a" * 100_000, 431),
     ],
-    ids=["tls", "http-0.9", "space", "protocol", "headers", "path"],
+    ids=[
+        "tls",
+        "http-0.9",
+        "space",
+        "protocol",
+        "version",
+        "half a version",
+        "another version",
+        "no target",
+        "no path",
+        "query only",
+        "asterisk",
+        "no host",
+        "another scheme",
+        "authority",
+        "blank",
+        "bytes",
+        "headers without names",
+        "a header without a value",
+        "headers",
+        "path",
+    ],
 )
-def test_what_is_no_request_is_answered_so(start: Start, request_: bytes, status: int) -> None:
+def test_whatever_comes_is_answered(start: Start, request_: bytes, status: int) -> None:
     with start(echo).connect() as connection:
         # The server may answer, and close, before all of it is sent.
         with contextlib.suppress(ConnectionError):
@@ -257,6 +313,7 @@ def test_every_address_of_ipv6_is_every_address_of_ipv4_too() -> None:
         ("127.0.0.1:http", "it is no address with a port, such as 127.0.0.1:9435"),
         ("127.0.0.1:65536", "it is no address with a port, such as 127.0.0.1:9435"),
         ("127.0.0.1:-1", "it is no address with a port, such as 127.0.0.1:9435"),
+        (f"127.0.0.1:{'9' * 5000}", "it is no address with a port, such as 127.0.0.1:9435"),
         ("127.0.0.1:²", "it is no address with a port, such as 127.0.0.1:9435"),
         (
             "::1:9435",

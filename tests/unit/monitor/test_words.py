@@ -12,7 +12,12 @@ import pytest
 from xdpkit.errors import errno_name
 from xdpkit.monitor import words
 from xdpkit.monitor.model import Reason
-from xdpkit.monitor.words import explain_exception, explain_redirect, explain_transmit
+from xdpkit.monitor.words import (
+    Why,
+    why_exception,
+    why_redirect,
+    why_transmit,
+)
 from xdpkit.rewrite import COUNTED
 
 CATALOGUE: dict[str, Any] = json.loads(words.PATH.read_text())
@@ -52,34 +57,36 @@ def test_every_reason_is_explained_and_only_for_actions_that_exist() -> None:
 
 
 def test_an_errno_means_something_else_at_another_target() -> None:
-    assert "no interface with this index" in explain_redirect("EINVAL", "interface")
-    assert "another interface or RX queue" in explain_redirect("EINVAL", "xskmap")
+    assert "no interface with this index" in why_redirect("EINVAL", "interface").cause
+    assert "another interface or RX queue" in why_redirect("EINVAL", "xskmap").cause
 
 
 def test_a_sure_remedy_is_added() -> None:
-    said = explain_redirect("ENETDOWN", "devmap")
+    said = why_redirect("ENETDOWN", "devmap")
 
-    assert said.startswith("the target is not up")
-    assert said.endswith(". Remedy: set it up with `ip link set dev NAME up`")
+    assert said.cause.startswith("the target is not up")
+    assert said.remedy == "set it up with `ip link set dev NAME up`"
+    assert str(said) == f"{said.cause}. Remedy: {said.remedy}"
 
 
 def test_where_the_target_does_not_decide_all_causes_are_said_and_no_remedy() -> None:
-    said = explain_redirect("EINVAL", "")
+    said = why_redirect("EINVAL", "")
 
-    assert "no interface with this index" in said
-    assert "; or the socket is bound" in said
-    assert "Remedy" not in said
+    assert "no interface with this index" in said.cause
+    assert "; or the socket is bound" in said.cause
+    assert said.remedy is None
+    assert str(said) == said.cause
 
 
 def test_what_is_not_known_is_said_to_be_unknown() -> None:
-    assert explain_redirect("ELOOP", "devmap") == "cause unknown"
-    assert explain_transmit("ELOOP") == "cause unknown"
-    assert explain_exception("pass", Reason.INVALID, 2) == "cause unknown"
+    assert why_redirect("ELOOP", "devmap") == Why("cause unknown")
+    assert why_transmit("ELOOP") == Why("cause unknown")
+    assert why_exception("pass", Reason.INVALID, 2) == Why("cause unknown")
 
 
 def test_frames_that_were_not_taken_without_an_error_are_explained() -> None:
-    assert "queue is full" in explain_transmit("")
-    assert "no queue for redirected frames" in explain_transmit("ENXIO")
+    assert "queue is full" in why_transmit("").cause
+    assert "no queue for redirected frames" in str(why_transmit("ENXIO"))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +99,8 @@ def test_frames_that_were_not_taken_without_an_error_are_explained() -> None:
     ],
 )
 def test_a_number_that_is_no_action_is_shown_as_it_was_written(returned: int, shown: str) -> None:
-    assert explain_exception("invalid", Reason.INVALID, returned).startswith(shown)
+    assert str(why_exception("invalid", Reason.INVALID, returned)).startswith(shown)
 
 
 def test_a_missing_entry_is_among_the_causes_of_aborted() -> None:
-    assert "found no entry" in explain_exception("aborted", Reason.ABORTED, 0)
+    assert "found no entry" in why_exception("aborted", Reason.ABORTED, 0).cause

@@ -58,7 +58,8 @@ class Board:
         speeds: how many of them a second; those that are known.
         history: the last minute of them.
         troubles: what has gone wrong.
-        places: the interfaces that there is something to say about.
+        places: the interfaces that there is something to say about, own ones first; of other
+            namespaces only those where something happened in the last minute.
     """
 
     snapshot: Snapshot
@@ -78,9 +79,11 @@ class Board:
                 no troubles; empty: it was not asked for any in particular.
         """
         totals, _ = _sums(snapshot, {})
-        places = tuple(_places(snapshot, totals, asked))
-        found = tuple(_troubles(snapshot, places, asked))
-        return cls(snapshot, totals, {}, History(), found, places)
+        history: History[Series] = History()
+        found = troubles(snapshot)
+        places = tuple(_places(snapshot, found, totals, history, asked))
+        wanted = tuple(_wanted(found, places, asked))
+        return cls(snapshot, totals, {}, history, wanted, places)
 
     def after(self, snapshot: Snapshot, *, asked: Collection[str] = ()) -> Board:
         """Return the board of the next snapshot; the arguments are as of :meth:`of`."""
@@ -89,14 +92,15 @@ class Board:
         history = self.history
         if snapshot.taken_at > before.taken_at:
             history = history.and_then(before.taken_at, snapshot.taken_at, speeds)
-        places = tuple(_places(snapshot, totals, asked))
+        found = troubles(snapshot)
+        places = tuple(_places(snapshot, found, totals, history, asked))
         return replace(
             self,
             snapshot=snapshot,
             totals=totals,
             speeds=speeds,
             history=history,
-            troubles=tuple(_troubles(snapshot, places, asked)),
+            troubles=tuple(_wanted(found, places, asked)),
             places=places,
         )
 
@@ -192,7 +196,11 @@ def _sums_with(
 
 
 def _places(
-    snapshot: Snapshot, totals: Mapping[Series, int], asked: Collection[str]
+    snapshot: Snapshot,
+    found: Collection[Trouble],
+    totals: Mapping[Series, int],
+    history: History[Series],
+    asked: Collection[str],
 ) -> Iterator[Place]:
     """Yield the interfaces that there is something to say about, each once."""
     told = {Place(each.where.netns, each.where.interface) for each in snapshot.drivers}
@@ -201,16 +209,21 @@ def _places(
     if asked:
         yield from sorted({*told, *busy, *(Place("", name) for name in asked)})
         return
+    # A host can have thousands of containers in which something went wrong once.
+    busy.update(Place(each.netns, each.interface) for each in found if each.is_recent)
+    busy.discard(Place("", ""))
+    moving = history.moving
     for series, total in totals.items():
         if total and series.metric in (FAILED, TRANSMITTED.name, DRIVER.name):
             netns, interface = series.labels[:2]
-            busy.add(Place(netns or "", interface or ""))
+            if not netns or series in moving:
+                busy.add(Place(netns or "", interface or ""))
     yield from sorted(busy)
 
 
-def _troubles(
-    snapshot: Snapshot, places: Collection[Place], asked: Collection[str]
+def _wanted(
+    found: Collection[Trouble], places: Collection[Place], asked: Collection[str]
 ) -> Iterator[Trouble]:
-    for trouble in troubles(snapshot):
+    for trouble in found:
         if not asked or (trouble.netns, trouble.interface) in places:
             yield trouble

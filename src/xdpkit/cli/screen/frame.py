@@ -124,8 +124,10 @@ def _head(content: Content, state: State, moment: Moment, width: int, glyphs: Gl
 
 
 def _status(board: Board, state: State, moment: Moment, width: int, glyphs: Glyphs) -> Line:
-    installed = board.snapshot.installed
-    if installed is None:
+    installed, unread = board.snapshot.installed, board.snapshot.unread
+    if unread is not None:
+        left = [Span(glyphs.clean(f"errors cannot be read: {unread}"), Style.ALARM)]
+    elif installed is None:
         left = [Span("errors are not counted: xdpkit monitor install", Style.ALARM)]
     else:
         ago = format_duration(max(moment.boottime - installed.since, 0) / _SECOND)
@@ -163,13 +165,17 @@ def _body(
     content: Content, state: State, width: int, height: int, glyphs: Glyphs
 ) -> Iterator[Line]:
     text = [line for each in content.text for line in _paragraph(each, width, glyphs)]
+    panes: Sequence[Pane] = content.panes
     if text:
-        # Something to be read is not to be crowded out by tables, nor they by it.
-        kept = text[: height - _LEAST_PANE - 1] if content.panes else text[:height]
-        yield from (*kept, Line())
-        height -= len(kept) + 1
+        # Tables in which something can be selected are not to be crowded out; charts may be.
+        room = height - 1 - _LEAST_PANE if panes else height
+        if len(text) > room and not content.rows:
+            panes, room = (), height
+        text = _readable(text, room, width, glyphs)
+        yield from (*text, Line())
+        height -= len(text) + 1
     at = selected(state.page, content.rows)
-    panes, at = _in_reach(content.panes, at, height)
+    panes, at = _in_reach(panes, at, height)
     heights, is_loose = _shares(panes, height)
     for number, (pane, share) in enumerate(zip(panes, heights, strict=True)):
         if number and is_loose:
@@ -177,6 +183,16 @@ def _body(
         chosen = at if 0 <= at < len(pane.rows) and not pane.is_still else None
         yield from _pane(pane, chosen, width, share, glyphs)
         at -= 0 if pane.is_still else len(pane.rows)
+
+
+def _readable(text: list[Line], room: int, width: int, glyphs: Glyphs) -> list[Line]:
+    """Return a text in so many lines: without its empty ones where it must be, then cut."""
+    if len(text) > room:
+        text = [line for line in text if line.text]
+    if len(text) > room:
+        more = f"{glyphs.ellipsis} {len(text) - room + 1} more lines, for a larger terminal"
+        text = [*text[: room - 1], _line(more, width, glyphs, Style.FAINT)]
+    return text
 
 
 def _paragraph(paragraph: Paragraph, width: int, glyphs: Glyphs) -> Iterator[Line]:

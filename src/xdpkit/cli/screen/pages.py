@@ -139,8 +139,8 @@ class _Maker:
             )
             for each in self.rows.board.snapshot.attached
             if (each.where.netns, each.where.interface) == here
-            # The kernel knows the beginning of a name only.
-            and each.program == (program or "")[:_KERNEL_NAME]
+            # Where it is not known in full, the kernel knows the beginning of a name.
+            and each.program in (program, (program or "")[:_KERNEL_NAME])
         )
         panes = (
             self.rows.actions("action", subject.labels[:4]),

@@ -7,7 +7,7 @@ import enum
 import functools
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xdpkit.cli.duration import format_duration
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _BITS = 8  # of a byte
 _NUMBER = 6  # columns of a rate
 _NAME, _WORDS = 12, 30  # columns that names and words are left at least
-_RECENT_S = 60
 
 TREND = "last 60 s"
 """Title of columns with the last minute."""
@@ -97,11 +96,13 @@ class Rows:
 
     def interfaces(self) -> Pane:
         """Return the table of all interfaces."""
-        columns = self.columns("interface", errors="errors")
+        first, *columns = self.columns("interface", errors="errors")
         told_by = Column("told by", priority=_Priority.WORDS, right=False)
         rows = self.in_order(self._interface(place) for place in self.board.places)
+        rows.sort(key=lambda row: isinstance(row.key, Place) and bool(row.key.netns))
         empty = "no interface has an XDP program or statistics about XDP"
-        return Pane((*columns, told_by), tuple(rows), empty)
+        columns = [replace(first, has_places=True), *columns, told_by]
+        return Pane(tuple(columns), tuple(rows), empty)
 
     def cpumaps(self) -> Pane:
         """Return the table of entries of cpumaps."""
@@ -244,7 +245,7 @@ class Rows:
                 )
             )
         columns = (
-            Column(title, _NAME, right=False, gives_way=_NAME, keeps_end=True),
+            Column(title, _NAME, right=False, gives_way=_NAME),
             Column("per s", _NUMBER),
             Column("total", 12, _Priority.SUM),
             Column("share", 7, _Priority.ACTION),
@@ -278,10 +279,13 @@ class Rows:
             Column("last", 10, priority=_Priority.TOTAL, right=False),
         ]
         if everywhere:
-            columns.insert(0, Column("errors on", right=False, gives_way=_NAME, keeps_end=True))
+            columns.insert(0, Column("errors on", right=False, gives_way=_NAME, has_places=True))
         if self.figures.is_installed:
             return Pane(tuple(columns), tuple(rows), "no errors", Style.GOOD)
         hint = f"{NOW} errors are not counted; to count them: xdpkit monitor install"
+        unread = self.board.snapshot.unread
+        if unread is not None:
+            hint = self.glyphs.clean(f"{NOW} errors cannot be read: {unread}")
         return Pane(tuple(columns), tuple(rows), hint, Style.ALARM)
 
     def driver(self, place: Place, queue: str | None = None) -> Pane:
@@ -335,9 +339,9 @@ class Rows:
         return Pane(columns, tuple(rows))
 
     def transmission(self, place: Place) -> Pane:
-        """Return the table of frames that were redirected to an interface."""
+        """Return the table of frames that an interface was to transmit."""
         columns = (
-            Column("redirected here", right=False, gives_way=_NAME),
+            Column("transmission", right=False, gives_way=_NAME),
             Column(self._title("frames"), _NUMBER),
             Column(self._title("not sent"), _NUMBER),
             Column(TREND, priority=_Priority.TREND, right=False),
@@ -345,7 +349,7 @@ class Rows:
         return Pane(columns, tuple(self._transmits(place)))
 
     def _transmits(self, place: Place) -> Iterator[Row]:
-        """Yield rows of frames that were redirected to an interface, by where they came from."""
+        """Yield rows of frames that an interface was to transmit, by where they came from."""
         for series in sorted(self.board.totals, key=str):
             source = series.labels[-1] if series.labels else None
             if series.metric != TRANSMITTED.name or source is None or series.labels[:2] != place:
@@ -353,7 +357,7 @@ class Rows:
             drops = Series(TRANSMIT_DROPS.name, series.labels)
             alarming = self.board.is_growing(drops)
             cells: list[str | Trend] = [
-                f"from {source}" if source else "by tx",
+                f"from {source}" if source else "sent back",
                 self._figure(series),
                 self._figure(drops),
                 self.trend(series),
@@ -403,7 +407,7 @@ class Rows:
             errors: what errors are called: what a program returned is not what happened then.
         """
         columns = [
-            Column(title, _NAME, right=False, gives_way=_NAME, keeps_end=True),
+            Column(title, _NAME, right=False, gives_way=_NAME),
             Column(self._title("packets"), _NUMBER),
             *(Column(action, _NUMBER, _Priority.ACTION) for action in ACTIONS[:4]),
             Column(errors, _NUMBER),
@@ -498,8 +502,7 @@ class Rows:
 
     def is_now(self, trouble: Trouble) -> bool:
         """Whether a trouble was there in the last minute."""
-        recent = trouble.last_seen is not None and trouble.last_seen < _RECENT_S
-        return recent or self.board.is_growing(trouble.series)
+        return trouble.is_recent or self.board.is_growing(trouble.series)
 
     def _mark(self, trouble: Trouble) -> str:
         """Return the mark of a trouble."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from xdpkit.cli.screen.text import Glyphs, Span, Style, fitted, spark, width_of
+from xdpkit.cli.screen.text import Glyphs, Span, Style, fitted, shortened, spark, width_of
 
 _GAP = "  "
 _SPARK_LEAST, _SPARK_MOST = 8, 60
@@ -34,7 +34,7 @@ class Column:
         right: whether it is aligned to the right, as numbers are.
         gives_way: how narrow it may be made for other columns to be shown; 0: not at all. Where
             there is nothing left to leave out, it is made still narrower.
-        keeps_end: whether the beginning of a text that is too long is cut off, and not its end.
+        has_places: whether its texts are titles of interfaces, which may be in other namespaces.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Column:
     priority: int = 0
     right: bool = True
     gives_way: int = 0
-    keeps_end: bool = False
+    has_places: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ def cells(row: Row, columns: Sequence[Column], widths: Widths, glyphs: Glyphs) -
             spans.append(Span(_GAP, row.style))
         style = Style.ALARM if at in row.alarming else row.style
         column = columns[at]
-        text = fitted(text, width, glyphs, right=column.right, keeps_end=column.keeps_end)
-        spans.append(Span(text, style))
+        if column.has_places:
+            text = shortened(text, width, glyphs)
+        spans.append(Span(fitted(text, width, glyphs, right=column.right), style))
     return tuple(spans)

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xdpkit.cli.render import printable
-
-_PREFIXES = ("", "k", "M", "G", "T")
+from xdpkit.cli.render import printable, scaled
 
 
 class Style(enum.Enum):
@@ -90,24 +88,33 @@ def width_of(text: str) -> int:
     return cell_len(text)
 
 
-def fitted(
-    text: str, width: int, glyphs: Glyphs, *, right: bool = False, keeps_end: bool = False
-) -> str:
+def fitted(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
     """Return a text of exactly this width: cut with an ellipsis, or filled up with blanks.
 
     Args:
         text: the text. width: how wide it is to be. glyphs: has the ellipsis.
         right: whether it is aligned to the right.
-        keeps_end: whether its beginning is cut off, and not its end.
     """
     if width < 1:
         return ""
     if width_of(text) > width:
         while width_of(text) > width - 1:
-            text = text[1:] if keeps_end else text[:-1]
-        text = glyphs.ellipsis + text if keeps_end else text + glyphs.ellipsis
+            text = text[:-1]
+        text += glyphs.ellipsis
     blanks = " " * (width - width_of(text))
     return blanks + text if right else text + blanks
+
+
+def shortened(title: str, width: int, glyphs: Glyphs) -> str:
+    """Return the title of an interface that fits: of ``blue/eth0``, the namespace gives way first.
+
+    Other texts, which have no slash, are as they were.
+    """
+    netns, slash, interface = title.rpartition("/")
+    if not slash or width_of(title) <= width:
+        return title
+    room = max(width - width_of(interface) - 1, 1)
+    return f"{fitted(netns, room, glyphs).rstrip()}/{interface}"
 
 
 def cut(spans: Sequence[Span], width: int, glyphs: Glyphs) -> tuple[Span, ...]:
@@ -127,7 +134,18 @@ def wrapped(text: str, width: int) -> list[str]:
     """Return the lines of a text that is to be read; words that are too long are broken."""
     import textwrap
 
-    return textwrap.wrap(text, max(width, 1), break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(text, max(width, 1), break_on_hyphens=False) or [""]
+    return [part for line in lines for part in _chopped(line, width)]
+
+
+def _chopped(text: str, width: int) -> Iterator[str]:
+    """Yield the parts of a line whose characters take more columns than one."""
+    if width_of(text) > width:
+        from rich.cells import chop_cells
+
+        yield from chop_cells(text, max(width, 2))
+    else:
+        yield text
 
 
 def short(number: float | None, glyphs: Glyphs) -> str:
@@ -138,11 +156,7 @@ def short(number: float | None, glyphs: Glyphs) -> str:
         return "<0.1"
     if number < 9.95:
         return f"{number:.1f}".removesuffix(".0")
-    for prefix in _PREFIXES:
-        # What would be rounded up to a thousand is one of the next.
-        if number < 999.5 or prefix == _PREFIXES[-1]:
-            break
-        number /= 1000
+    number, prefix = scaled(number)
     digits = f"{number:.0f}" if number >= 99.95 or not prefix else f"{number:.1f}"
     return f"{digits} {prefix}".rstrip()
 

@@ -6,6 +6,7 @@ Where the tracepoints are not counted, what programs returned and drivers say ha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
         ErrorCount,
         RedirectErrorCount,
         Snapshot,
+        Tracepoints,
         TransmitCount,
     )
 
 DRIVER_ERRORS = ("aborted", "invalid_action", "tx_errors", "redirect_errors", "xmit_errors")
 """What a driver counts, by its standard name, that is an error."""
 
-_REMEDY = ". Remedy: "
 _SECOND = 10**9
+_RECENT_S = 60
 _MOST_NUMBERS = 4
 
 
@@ -67,6 +69,11 @@ class Trouble:
     remedy: str | None = None
 
     @property
+    def is_recent(self) -> bool:
+        """Whether it is known to have been there in the last minute."""
+        return self.last_seen is not None and self.last_seen < _RECENT_S
+
+    @property
     def title(self) -> str:
         """What to call the place."""
         if not self.interface:
@@ -90,11 +97,9 @@ def _counted(snapshot: Snapshot) -> Iterator[Trouble]:
     now = snapshot.taken_at
     errors: dict[Series, list[ErrorCount]] = {}
     for error in counted.errors:
-        # The same packets are among the redirect errors, with the cause.
-        if error.reason is not Reason.REDIRECT_FAILED:
-            where = error.where.netns, error.where.interface
-            kind = error.program, error.action, error.reason.value
-            errors.setdefault(Series(ERRORS.name, (*where, *kind)), []).append(error)
+        where = error.where.netns, error.where.interface
+        kind = error.program, error.action, error.reason.value
+        errors.setdefault(Series(ERRORS.name, (*where, *kind)), []).append(error)
     for series, group in errors.items():
         yield _exception(series, group, now)
     redirects: dict[Series, list[RedirectErrorCount]] = {}
@@ -111,7 +116,7 @@ def _counted(snapshot: Snapshot) -> Iterator[Trouble]:
         transmits.setdefault(Series(TRANSMIT_DROPS.name, place), []).append(sent)
     for series, bulks in transmits.items():
         yield _transmit(series, bulks, now)
-    yield from _cpumaps(counted.cpumaps, now)
+    yield from _cpumaps(counted, now)
     for text, times in counted.attach_failures.items():
         yield Trouble(
             series=Series(ATTACH_FAILURES.name, (text,)),
@@ -143,26 +148,32 @@ def _counted(snapshot: Snapshot) -> Iterator[Trouble]:
 
 
 def _exception(series: Series, group: list[ErrorCount], now: int) -> Trouble:
-    from xdpkit.monitor.words import explain_exception
+    from xdpkit.monitor.words import returned_number, why_exception
 
     first = max(group, key=lambda each: each.last_seen)
-    numbers = sorted({each.returned & 0xFFFFFFFF for each in group})
-    returned = _row(map(str, numbers))
+    packets = sum(each.packets for each in group)
+    returned = returned_number(first.returned)
     name = first.program or "a program"
+    no_action = f"returned {returned}: no action"
+    if first.reason is Reason.INVALID and packets > 1:
+        # Only the last number is known.
+        returned = f"at last {returned}"
+        no_action = f"returned numbers that are no action, {returned}"
     words = {
         Reason.ABORTED: f"{name} aborted",
-        Reason.INVALID: f"{name} returned {returned}: no action",
+        Reason.INVALID: f"{name} {no_action}",
         Reason.UNSUPPORTED: f"{name}: no {first.action} in the driver",
         Reason.TX_FAILED: f"{name}: tx failed",
+        Reason.REDIRECT_FAILED: f"{name}: redirect failed",
         Reason.FAILED: f"{name}: {first.action} failed",
     }
-    cause, remedy = _explained(explain_exception(first.action, first.reason, first.returned))
+    why = why_exception(first.action, first.reason, first.returned)
     return Trouble(
         series=series,
         netns=first.where.netns,
         interface=first.where.interface,
         what=words[first.reason],
-        packets=sum(each.packets for each in group),
+        packets=packets,
         last_seen=_ago(first.last_seen, now),
         details=(
             ("program", _named(name, (each.program_id for each in group))),
@@ -170,18 +181,18 @@ def _exception(series: Series, group: list[ErrorCount], now: int) -> Trouble:
             ("returned", returned),
             ("reason", first.reason.value),
         ),
-        cause=cause,
-        remedy=remedy,
+        cause=why.cause,
+        remedy=why.remedy,
     )
 
 
 def _redirect(series: Series, group: list[RedirectErrorCount], now: int) -> Trouble:
-    from xdpkit.monitor.words import explain_redirect
+    from xdpkit.monitor.words import why_redirect
 
     first = max(group, key=lambda each: each.last_seen)
     target = first.target
     name = first.program or "a program"
-    cause, remedy = _explained(explain_redirect(first.error, target.kind))
+    why = why_redirect(first.error, target.kind)
     details = [("program", _named(name, (each.program_id for each in group)))]
     if target.name:
         details.append(("target", target.name))
@@ -196,53 +207,60 @@ def _redirect(series: Series, group: list[RedirectErrorCount], now: int) -> Trou
         packets=sum(each.packets for each in group),
         last_seen=_ago(first.last_seen, now),
         details=tuple(details),
-        cause=cause,
-        remedy=remedy,
+        cause=why.cause,
+        remedy=why.remedy,
     )
 
 
 def _transmit(series: Series, group: list[TransmitCount], now: int) -> Trouble:
-    from xdpkit.monitor.words import explain_transmit
+    from xdpkit.monitor.words import why_transmit
 
     first = max(group, key=lambda each: each.last_seen)
     error = next((each.error for each in group if each.error), "")
-    source = first.source.title if first.source is not None else "itself"
-    cause, remedy = _explained(explain_transmit(error))
+    what, whence = "could not send back", ("by", "tx")
+    if first.source is not None:
+        what, whence = f"not sent, from {first.source.title}", ("from", first.source.title)
+    why = why_transmit(error)
     return Trouble(
         series=series,
         netns=first.where.netns,
         interface=first.where.interface,
-        what=f"not sent, from {source}{f': {error}' if error else ''}",
+        what=f"{what}: {error}" if error else what,
         packets=sum(each.dropped for each in group),
         unit="frame",
         last_seen=_ago(first.last_seen, now),
         details=(
-            ("from", source),
+            whence,
             ("sent", f"{sum(each.sent for each in group):,} frames"),
             *((("error", error),) if error else ()),
         ),
-        cause=cause,
-        remedy=remedy,
+        cause=why.cause,
+        remedy=why.remedy,
     )
 
 
-def _cpumaps(counts: Iterable[CpumapCount], now: int) -> Iterator[Trouble]:
-    for count in counts:
-        name = count.map_name or "cpumap"
+def _cpumaps(counted: Tracepoints, now: int) -> Iterator[Trouble]:
+    groups: dict[tuple[str, int], list[CpumapCount]] = {}
+    for count in counted.cpumaps:
+        groups.setdefault((count.map_name, count.cpu), []).append(count)
+    told = _told_as_redirects(counted.redirect_errors)
+    for (map_name, cpu), group in groups.items():
+        name = map_name or "cpumap"
+        labels = map_name, str(cpu)
+        last_seen = _ago(max(each.last_seen for each in group), now)
         details = (
-            ("cpumap", f"{name}, id {count.map_id}"),
-            ("cpu", str(count.cpu)),
-            ("enqueued", f"{count.enqueued:,} frames"),
+            ("cpumap", _named(name, (each.map_id for each in group))),
+            ("cpu", str(cpu)),
+            ("enqueued", f"{sum(each.enqueued for each in group):,} frames"),
         )
-        labels = (count.map_name, str(count.cpu))
         yield Trouble(
             series=Series(CPUMAP_DROPS.name, (*labels, "queue_full")),
             netns="",
             interface="",
-            what=f"{name}, cpu {count.cpu}: queue full",
-            packets=count.queue_full,
+            what=f"{name}, cpu {cpu}: queue full",
+            packets=sum(max(each.queue_full - told[each.map_id, cpu], 0) for each in group),
             unit="frame",
-            last_seen=_ago(count.last_seen, now),
+            last_seen=last_seen,
             details=details,
             cause="that CPU takes frames from its queue more slowly than they come",
             remedy="spread them over more CPUs, or make the entry's queue longer (qsize)",
@@ -251,17 +269,34 @@ def _cpumaps(counts: Iterable[CpumapCount], now: int) -> Iterator[Trouble]:
             series=Series(CPUMAP_DROPS.name, (*labels, "no_memory")),
             netns="",
             interface="",
-            what=f"{name}, cpu {count.cpu}: no memory",
-            packets=count.no_memory,
+            what=f"{name}, cpu {cpu}: no memory",
+            packets=sum(each.no_memory for each in group),
             unit="frame",
-            last_seen=_ago(count.last_seen, now),
+            last_seen=last_seen,
             details=details,
             cause="that CPU had no memory to give the frames to the network stack",
         )
 
 
+def _told_as_redirects(errors: Iterable[RedirectErrorCount]) -> Counter[tuple[int, int]]:
+    """Return how many frames that found a cpumap's queue full are redirect errors, too.
+
+    By map and CPU. In generic mode the kernel tells of each of them twice
+    (``cpu_map_generic_redirect`` in kernel/bpf/cpumap.c); here, the interface and the program are
+    known.
+    """
+    told = Counter[tuple[int, int]]()
+    for each in errors:
+        if each.target.kind == "cpumap" and each.error == "ENOSPC":
+            told[each.target.map_id, each.target.index] += each.packets
+    return told
+
+
 def _guessed(snapshot: Snapshot) -> Iterator[Trouble]:
     """Yield what is known to have gone wrong without the tracepoints."""
+    remedy = None
+    if snapshot.unread is None:
+        remedy = "to know more of those to come: xdpkit monitor install"
     for report in snapshot.returned:
         here = "", report.interface.name
         for name in dict.fromkeys(program.name for program in report.programs):
@@ -289,7 +324,7 @@ def _guessed(snapshot: Snapshot) -> Iterator[Trouble]:
                 packets=sum(each.value for each in whole or counts),
                 details=(("driver", driver.driver), ("event", event)),
                 cause="this is what the driver says; why is not known without the tracepoints",
-                remedy="to know more of those to come: xdpkit monitor install",
+                remedy=remedy,
             )
 
 
@@ -303,11 +338,6 @@ def _of(packets: tuple[int, ...], action: str) -> int:
     from xdpkit.rewrite import COUNTED
 
     return packets[COUNTED.index(action)]
-
-
-def _explained(words: str) -> tuple[str, str | None]:
-    cause, _, remedy = words.partition(_REMEDY)
-    return cause, remedy or None
 
 
 def _ago(last_seen: int, now: int) -> float | None:

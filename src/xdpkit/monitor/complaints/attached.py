@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer
@@ -12,6 +11,7 @@ from xdpkit.hook.mode import Mode
 from xdpkit.hook.state import Owner
 from xdpkit.monitor.complaints.complaint import Complaint, Severity, listed, packets
 from xdpkit.monitor.complaints.facts import Code, Facts, HookFacts, Member
+from xdpkit.monitor.complaints.shell import quoted
 from xdpkit.negotiation import Negotiation, Outcome, Verdict, sentence
 
 if TYPE_CHECKING:
@@ -29,12 +29,17 @@ def changed_findings(facts: Facts) -> Iterator[Complaint]:
             before = _negotiated(member)
             if before is None or member.now is None:
                 continue
-            for verdict in _worse(before, member.now):
+            known = {_key(each): each.outcome for each in before.verdicts}
+            for verdict in _worse(known, member.now):
+                since = " as it was when it was attached"
+                if _key(verdict) not in known:
+                    needed = verdict.requirement.map
+                    since = f" that {verdict.device} is in {needed}" if needed else ""
                 yield Complaint(
                     _SEVERITIES[verdict.outcome],
                     "findings-changed",
-                    f"{member.name} would not be accepted on {hook.name} now as it was when it was"
-                    f" attached: {sentence(verdict)}",
+                    f"{member.name} would not be accepted on {hook.name} now{since}:"
+                    f" {sentence(verdict)}",
                     hook.name,
                     member.name,
                     remedy=verdict.remedy,
@@ -74,9 +79,11 @@ def _key(verdict: Verdict) -> _Key:
     return needed.capability, needed.map, needed.ifindex, verdict.device
 
 
-def _worse(before: Negotiation, now: Negotiation) -> Iterator[Verdict]:
-    """Yield the verdicts that are worse than they were; what is new counts as accepted before."""
-    known = {_key(each): each.outcome for each in before.verdicts}
+def _worse(known: Mapping[_Key, Outcome], now: Negotiation) -> Iterator[Verdict]:
+    """Yield the verdicts that are worse than they were; what is new counts as accepted before.
+
+    What is new are targets that were put into a map since.
+    """
     for verdict in now.verdicts:
         was = known.get(_key(verdict), Outcome.ACCEPTED)
         if _RANK[verdict.outcome] > _RANK[was]:
@@ -119,7 +126,7 @@ def _go_native(facts: Facts, hook: HookFacts, member: Member) -> str | None:
     if path is None or record is None or len(hook.members) > 1:
         return None
     attach = facts.command("attach", hook, "--program", record.record.program, "--mode", "native")
-    return f"{facts.command('detach', hook)} && {attach} {shlex.quote(path)}"
+    return f"{facts.command('detach', hook)} && {attach} {quoted(path)}"
 
 
 def interpreted(facts: Facts) -> Iterator[Complaint]:
@@ -243,14 +250,17 @@ def others(facts: Facts) -> Iterator[Complaint]:
                     hook.name,
                     attached.program.name or "",
                 )
-            elif attached.owner is Owner.UNKNOWN:
+            # Whose it is can only be told where it could be looked at; else that is said elsewhere.
+            elif (
+                attached.owner is Owner.UNKNOWN and attached.note is None and attached.program.name
+            ):
                 yield Complaint(
                     Severity.NOTE,
                     "foreign-program",
-                    f"another tool attached {attached.program.name or 'what is on'} (id"
+                    f"another tool attached {attached.program.name} (id"
                     f" {attached.program.id}) to {hook.name}: what it needs is not known here",
                     hook.name,
-                    attached.program.name or "",
+                    attached.program.name,
                 )
 
 
@@ -296,4 +306,5 @@ def counting(facts: Facts) -> Iterator[Complaint]:
                     " and passed",
                     hook.name,
                     cause="the queue has no program of its own, and there is none for all others",
+                    packets=found.packets,
                 )

@@ -6,8 +6,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 _MOST = 4
+_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 class Severity(enum.StrEnum):
@@ -36,6 +38,8 @@ class Complaint:
         cause: why, as a sentence; None: not known.
         remedy: what helps, where that is sure.
         evidence: numbers, and lines of source.
+        packets: how many it is about; 0 where it is about none.
+        last_seen: when it happened last; None: not known.
     """
 
     severity: Severity
@@ -46,6 +50,8 @@ class Complaint:
     cause: str | None = None
     remedy: str | None = None
     evidence: tuple[str, ...] = ()
+    packets: int = 0
+    last_seen: datetime | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -58,6 +64,8 @@ class Complaint:
             "cause": self.cause,
             "remedy": self.remedy,
             "evidence": list(self.evidence),
+            "packets": self.packets,
+            "last_seen": self.last_seen.isoformat() if self.last_seen is not None else None,
         }
 
 
@@ -65,11 +73,19 @@ _ORDER = tuple(Severity)
 
 
 def worst_first(complaints: Iterable[Complaint]) -> tuple[Complaint, ...]:
-    """Return complaints in order: the worst first, then by interface; else as they came."""
+    """Return complaints in order: the worst first, then those about most packets.
+
+    Others are in the order of interfaces, those of the whole host last; else as they came.
+    """
     return tuple(
         sorted(
             complaints,
-            key=lambda each: (_ORDER.index(each.severity), not each.interface, each.interface),
+            key=lambda each: (
+                _ORDER.index(each.severity),
+                -each.packets,
+                not each.interface,
+                each.interface,
+            ),
         )
     )
 
@@ -84,10 +100,22 @@ def lost(number: int, how: str = "lost") -> str:
     return f"{packets(number)} {'was' if number == 1 else 'were'} {how}"
 
 
-def listed(items: Iterable[str], *, most: int = _MOST) -> str:
-    """Return items in a row, each once: "a; b; and 3 more"."""
-    found = list(dict.fromkeys(items))
-    shown = found[:most]
-    if len(found) > most:
-        shown.append(f"and {len(found) - most} more")
-    return "; ".join(shown)
+def first(items: Iterable[str], *, most: int = _MOST) -> tuple[str, ...]:
+    """Return items, each once and not too many: "a", "b", "and 3 more"."""
+    found = tuple(dict.fromkeys(items))
+    rest = (f"and {len(found) - most:,} more",) if len(found) > most else ()
+    return found[:most] + rest
+
+
+def listed(items: Iterable[str], *, most: int = _MOST, between: str = "; ") -> str:
+    """Return items in a row, each once and not too many: "a; b; and 3 more"."""
+    return between.join(first(items, most=most))
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was, roughly: "20 s ago", "3 h ago"."""
+    for size, unit in _UNITS:
+        number = int(seconds // size)
+        if number > 0:
+            return f"{number:,} {'day' if (number, unit) == (1, 'days') else unit} ago"
+    return "just now"

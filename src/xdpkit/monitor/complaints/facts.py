@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +12,16 @@ from xdpkit.hook.mode import Mode
 from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.roots import ROOT
 from xdpkit.hook.state import Owner, command_for
-from xdpkit.monitor.model import ErrorCount, RedirectErrorCount, Snapshot, Where
+from xdpkit.monitor.complaints.complaint import ago
+from xdpkit.monitor.complaints.shell import quoted, requoted
+from xdpkit.monitor.model import (
+    ErrorCount,
+    RedirectErrorCount,
+    Snapshot,
+    TransmitCount,
+    Where,
+)
+from xdpkit.syscalls.netns import nsenter
 
 if TYPE_CHECKING:
     from xdpkit.analysis import Analysis
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram, Cleaned, HookStatus
     from xdpkit.hook.counters import CounterReport
     from xdpkit.negotiation import Negotiation
+
 _KERNEL_NAME = 15  # characters of a name that the kernel keeps
 
 
@@ -119,6 +128,18 @@ class Member:
         reached = (each.id for each in self.code)
         return frozenset({self.attached.program.id, self.attached.logical_id, *reached})
 
+    def may_return(self, action: int) -> bool:
+        """Whether it may return something; so it is where that is not known."""
+        analyses = [each.analysis for each in self.code]
+        return not analyses or any(each is None or action in each.actions for each in analyses)
+
+    @property
+    def map_ids(self) -> frozenset[int]:
+        """The ids of its maps, and of those by which programs redirect that it tail-calls."""
+        own = (used.id for used in self.attached.program.maps or ())
+        redirects = (used.id for each in self.code for used in each.redirects.values())
+        return frozenset((*own, *redirects))
+
 
 @dataclass(frozen=True, slots=True)
 class HookFacts:
@@ -152,11 +173,6 @@ class HookFacts:
 
         mode = "generic" if self.is_generic else "native"
         return in_mode(self.device, mode).finding(capability)
-
-    def may_return(self, action: int) -> bool:
-        """Whether one of its programs may return something; so it is where that is not known."""
-        code = [each for member in self.members for each in member.code]
-        return any(each.analysis is None or action in each.analysis.actions for each in code)
 
     def is_at(self, where: Where) -> bool:
         """Whether it is this interface's."""
@@ -201,6 +217,7 @@ class Facts:
         has_jit: whether programs are compiled when they are loaded; None: not known.
         leftovers: what ``xdpkit clean`` would remove; None: not known.
         unread: by interface, the folders of readers of frames that were killed.
+        is_hidden: whether pins cannot be seen from here, as in ``ip netns exec``.
         unseen: what could not be looked at, and why, in sentences.
     """
 
@@ -214,7 +231,13 @@ class Facts:
     has_jit: bool | None = None
     leftovers: tuple[Cleaned, ...] | None = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    is_hidden: bool = False
     unseen: tuple[str, ...] = ()
+
+    @property
+    def is_whole_host(self) -> bool:
+        """Whether nothing was asked for by name: what others lose matters, too."""
+        return self.only is None and self.netns is None
 
     def hook_at(self, where: Where) -> HookFacts | None:
         """Return the hook of an interface, None where it has none that was looked at."""
@@ -224,7 +247,18 @@ class Facts:
         """Return the time of day of a count's ``last_seen``, None where that is not known."""
         if not last_seen:
             return None
-        return self.at - timedelta(microseconds=(self.snapshot.taken_at - last_seen) / 1000)
+        return self.at - timedelta(seconds=self._age(last_seen))
+
+    def is_older(self, last_seen: int, seconds: float) -> bool:
+        """Whether a count's ``last_seen`` is known, and as long ago."""
+        return bool(last_seen) and self._age(last_seen) >= seconds
+
+    def seen(self, last_seen: int) -> str:
+        """Return when that was, as what follows a text: ", last seen 3 h ago"; "" if not known."""
+        return f", last seen {ago(self._age(last_seen))}" if last_seen else ""
+
+    def _age(self, last_seen: int) -> float:
+        return max(self.snapshot.taken_at - last_seen, 0) / 1e9
 
     def blamed(self, found: ErrorCount | RedirectErrorCount) -> tuple[Member, ...]:
         """Return the programs that an error may be of; none, if it is of one that has left.
@@ -258,6 +292,20 @@ class Facts:
         found = self.snapshot.tracepoints.redirect_errors
         return (each for each in found if self.is_asked_for(each.where))
 
+    def not_sent_back(self, ifindex: int) -> Iterator[TransmitCount]:
+        """Yield what an interface did not transmit of what came in by it (XDP_TX)."""
+        return (
+            each
+            for each in self.snapshot.tracepoints.transmits
+            if each.source is None
+            and each.dropped
+            and (each.where.netns, each.where.ifindex) == ("", ifindex)
+        )
+
+    def uses(self, map_id: int) -> bool:
+        """Whether a program that was looked at has a map."""
+        return any(map_id in member.map_ids for hook in self.hooks for member in hook.members)
+
     def report_of(self, hook: HookFacts) -> CounterReport | None:
         """Return what the programs of a hook have returned, None where it was not read."""
         index = hook.status.interface.index
@@ -272,11 +320,17 @@ class Facts:
         """Return the command of xdpkit's that does something to an interface, for a shell."""
         *group, last = verb.split()
         text = command_for(last, hook.status.interface, *options, pin_root=self.pin_root)
-        return text.replace("xdpkit", " ".join(["xdpkit", *group]), 1)
+        return requoted(text).replace("xdpkit", " ".join(["xdpkit", *group]), 1)
 
-    def host_command(self, verb: str) -> str:
+    def host_command(self, verb: str, *options: str) -> str:
         """Return the command of xdpkit's that does something to no interface, for a shell."""
-        words = [f"xdpkit {verb}"]
+        words = ["xdpkit", *verb.split(), *options]
         if self.pin_root != DEFAULT_ROOT:
-            words += ["--pin-root", shlex.quote(self.pin_root)]
-        return " ".join(words)
+            words += ["--pin-root", self.pin_root]
+        return " ".join(map(quoted, words))
+
+    def ip_link_set(self, interface: str, *options: str) -> str:
+        """Return the command of iproute2 that sets something of an interface, for a shell."""
+        command = " ".join(map(quoted, ("ip", "link", "set", "dev", interface, *options)))
+        enter = requoted(nsenter(self.netns))
+        return f"{enter} {command}" if enter else command

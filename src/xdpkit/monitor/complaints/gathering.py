@@ -17,8 +17,10 @@ from xdpkit.hook import readers
 from xdpkit.hook.looking import examine
 from xdpkit.hook.mode import Mode
 from xdpkit.hook.pins import Pins
+from xdpkit.hook.settings import are_hidden
 from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.kernel.maps import Map
+from xdpkit.monitor.complaints.complaint import listed
 from xdpkit.monitor.complaints.facts import (
     Code,
     Facts,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_MOST = 8
+_NOT_COUNTED = "what was counted could not be looked at"
+
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 # What verdicts are about beside what the program needs.
@@ -60,14 +65,19 @@ def gather(netns: str | None, interfaces: Iterable[str | int] | None, pin_root: 
     else:
         chosen = [resolve(each, netns=netns) for each in dict.fromkeys(interfaces)]
         only = frozenset(each.name for each in chosen)
-    look = _Look(netns)
+    look, pins = _Look(netns), Pins(pin_root)
     nothing: tuple[HookStatus, ...] = ()
-    hooks = look.at("what is on the hooks", lambda: _hooks(chosen, pin_root), nothing)
+    hooks = look.at("what is on the hooks", lambda: _hooks(chosen, pins), nothing)
     snapshot = look.at(
         "what was counted",
         lambda: _snapshot(netns, only, pin_root),
-        Snapshot(time.monotonic_ns(), None, Tracepoints()),
+        Snapshot(time.monotonic_ns(), None, Tracepoints(), unread=_NOT_COUNTED),
     )
+    is_hidden = look.at("whether pins are hidden", lambda: are_hidden(pins), False)
+    leftovers = None
+    if not is_hidden:
+        what = "what killed commands may have left"
+        leftovers = look.at(what, lambda: _leftovers(pin_root), None)
     facts = Facts(
         snapshot=snapshot,
         at=datetime.now().astimezone(),
@@ -76,17 +86,46 @@ def gather(netns: str | None, interfaces: Iterable[str | int] | None, pin_root: 
         only=only,
         hooks=tuple(look.at_hook(hook) for hook in hooks),
         has_jit=_has_jit(),
-        leftovers=look.at("what killed commands may have left", lambda: _leftovers(pin_root), None),
-        unread=_unread(chosen, pin_root),
+        leftovers=leftovers,
+        unread=look.at("what readers have left", lambda: _unread(chosen, pins), {}),
+        is_hidden=is_hidden,
     )
     targets = dict(look.at_targets(each.target for each in facts.redirect_errors()))
-    return replace(
-        facts, targets=targets, unseen=tuple(dict.fromkeys((*look.unseen, *snapshot.notes)))
+    return replace(facts, targets=targets, unseen=folded(look.unseen, snapshot))
+
+
+def folded(unseen: Iterable[tuple[str, str]], snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what could not be seen, in sentences: what has one cause in one.
+
+    Args:
+        unseen: what was not, and why; or a text that ends with that.
+        snapshot: what was counted; its notes say what was not read.
+    """
+    given = [*unseen, *(("", note.removesuffix(".")) for note in snapshot.notes)]
+    causes = dict.fromkeys(why for what, why in given if what and ": " not in why)
+    if snapshot.unread is not None:
+        causes[snapshot.unread] = None
+    by_cause: dict[str, list[str]] = {}
+    for what, why in given:
+        cause = next((each for each in causes if why == each or why.endswith(f": {each}")), None)
+        if cause is None:
+            by_cause.setdefault(f"{what}: {why}" if what else why, [])
+            continue
+        rest = "" if why == cause else why.replace(f": {cause}", "")
+        text = f"{what} ({rest})" if what and rest else what or rest[:1].lower() + rest[1:]
+        by_cause.setdefault(cause, []).append(text)
+    return tuple(
+        f"{cause}: {listed(texts, most=_MOST)}"
+        if len(texts) > 1
+        else f"{texts[0]}: {cause}"
+        if texts
+        else cause
+        for cause, texts in by_cause.items()
     )
 
 
-def _hooks(interfaces: Iterable[Interface], pin_root: str) -> tuple[HookStatus, ...]:
-    return examine(interfaces, Pins(pin_root), with_members=True)
+def _hooks(interfaces: Iterable[Interface], pins: Pins) -> tuple[HookStatus, ...]:
+    return examine(interfaces, pins, with_members=True)
 
 
 def _snapshot(netns: str | None, only: frozenset[str] | None, pin_root: str) -> Snapshot:
@@ -102,9 +141,9 @@ def _leftovers(pin_root: str) -> tuple[Cleaned, ...] | None:
     return clean(pin_root=pin_root, dry_run=True)
 
 
-def _unread(interfaces: Iterable[Interface], pin_root: str) -> dict[str, str]:
+def _unread(interfaces: Iterable[Interface], pins: Pins) -> dict[str, str]:
     """Return the folders of killed readers, by interface."""
-    left = readers.left(Pins(pin_root))
+    left = readers.left(pins)
     hooks = {(each.netns_cookie, each.index): each.name for each in interfaces}
     return {hooks[hook]: folder for hook, folder in left.items() if hook in hooks}
 
@@ -117,10 +156,14 @@ def _has_jit() -> bool | None:
 
 
 class _Look:
-    """Looks at things in a namespace, and takes down what could not be looked at."""
+    """Looks at things in a namespace, and takes down what could not be looked at.
+
+    Attributes:
+        unseen: what could not be looked at, and why.
+    """
 
     def __init__(self, netns: str | None) -> None:
-        self.unseen: list[str] = []
+        self.unseen: list[tuple[str, str]] = []
         self._netns = netns
 
     def at(self, what: str, look: Callable[[], _T], otherwise: _T) -> _T:
@@ -128,15 +171,23 @@ class _Look:
         try:
             return look()
         except XdpkitError as error:
-            self.unseen.append(f"{what} could not be looked at: {error.cause}")
-            return otherwise
+            why = error.cause
+        except Exception as error:
+            # Who is ill is not to be turned away because of one strange finding.
+            why = f"{type(error).__name__}: {error}"
+        self.unseen.append((f"{what} could not be looked at", why))
+        return otherwise
 
     def at_hook(self, status: HookStatus) -> HookFacts:
         """Look at the programs of a hook, and at what their interface offers."""
+        what = f"the programs on {status.interface.name}"
+        return self.at(what, lambda: self._at_hook(status), HookFacts(status))
+
+    def _at_hook(self, status: HookStatus) -> HookFacts:
         name = status.interface.name
         for each in (*status.attached, *status.programs):
             if each.note:
-                self.unseen.append(f"not all of {name} could be looked at: {each.note}")
+                self.unseen.append((f"not all of {name} could be looked at", each.note))
         device = self.at(f"what {name} offers", lambda: self._device(status.interface.index), None)
         served: dict[tuple[int, bool], list[AttachedProgram]] = {}
         for each in status.programs:

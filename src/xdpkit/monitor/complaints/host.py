@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from xdpkit.monitor.complaints.complaint import Complaint, Severity, listed, lost
+from xdpkit.hook.pins import BY_NAME
+from xdpkit.monitor.complaints.complaint import Complaint, Severity, first, listed, lost
 from xdpkit.monitor.complaints.facts import Facts
+
+if TYPE_CHECKING:
+    from xdpkit.hook import Cleaned
 
 
 def jit(facts: Facts) -> Iterator[Complaint]:
@@ -23,30 +28,35 @@ def jit(facts: Facts) -> Iterator[Complaint]:
 
 def stale_state(facts: Facts) -> Iterator[Complaint]:
     """What killed commands left, and interfaces that are gone."""
-    # What readers left is told of by itself.
-    leftovers = [each for each in facts.leftovers or () if each.path not in facts.unread.values()]
-    for found in leftovers:
-        if found.error is not None:
-            continue
-        place = f" on {found.interface}" if found.interface is not None else ""
+    groups: dict[tuple[str, str | None, str | None], list[Cleaned]] = {}
+    for found in facts.leftovers or ():
+        if not _is_of_a_reader(facts, found):
+            groups.setdefault((found.what, found.interface, found.error), []).append(found)
+    here = {hook.name for hook in facts.hooks}
+    for (text, interface, error), each in groups.items():
+        times = f", {len(each)} times" if len(each) > 1 else ""
+        place = f" on {interface}" if interface is not None else ""
+        # Where no interface has it any more, it only takes up room.
+        matters = interface is not None and (facts.is_whole_host or interface in here)
         yield Complaint(
-            Severity.WARNING,
+            Severity.WARNING if matters and error is None else Severity.NOTE,
             "stale-state",
-            f"there is left{place}: {found.what}",
-            found.interface or "",
-            remedy=facts.host_command("clean"),
-            evidence=(found.path,) if found.path is not None else (),
+            f"there is left{place}{times}: {text}"
+            if error is None
+            else f"{text}{times} cannot be cleaned up",
+            interface or "",
+            cause=error,
+            remedy=facts.host_command("clean") if error is None else None,
+            evidence=first(found.path for found in each if found.path is not None),
         )
-    for found in leftovers:
-        if found.error is not None:
-            yield Complaint(
-                Severity.NOTE,
-                "stale-state",
-                f"{found.what} cannot be cleaned up",
-                found.interface or "",
-                cause=found.error,
-                evidence=(found.path,) if found.path is not None else (),
-            )
+
+
+def _is_of_a_reader(facts: Facts, found: Cleaned) -> bool:
+    """Whether it is what a killed reader left that is told of by itself."""
+    if found.path is not None:
+        return found.path in facts.unread.values()
+    # The copies that report to nobody.
+    return found.error is None and found.interface in facts.unread
 
 
 def killed_readers(facts: Facts) -> Iterator[Complaint]:
@@ -66,6 +76,17 @@ def killed_readers(facts: Facts) -> Iterator[Complaint]:
 def monitor(facts: Facts) -> Iterator[Complaint]:
     """The resident programs, and what they could not count."""
     installed = facts.snapshot.installed
+    if facts.snapshot.unread is not None:
+        yield Complaint(
+            Severity.NOTE,
+            "monitor-not-read",
+            "what was lost so far is not known: whether errors are counted cannot be seen from here"
+            if facts.is_hidden
+            else "what was lost so far is not known: the errors that were counted cannot be read",
+            cause=facts.snapshot.unread,
+            remedy=BY_NAME if facts.is_hidden else None,
+        )
+        return
     if installed is None:
         yield Complaint(
             Severity.NOTE,
@@ -74,6 +95,8 @@ def monitor(facts: Facts) -> Iterator[Complaint]:
             remedy=facts.host_command("monitor install"),
         )
         return
+    # What is not told apart, or missed, may be of anybody's programs.
+    severity = Severity.WARNING if facts.is_whole_host else Severity.NOTE
     if installed.absent:
         yield Complaint(
             Severity.NOTE,
@@ -83,17 +106,18 @@ def monitor(facts: Facts) -> Iterator[Complaint]:
     found = facts.snapshot.tracepoints
     if found.other:
         yield Complaint(
-            Severity.WARNING,
+            severity,
             "errors-not-told-apart",
             f"{lost(found.other)} for reasons that could not be told apart any more",
             cause=f"there were more kinds of errors than the {installed.slots} that each CPU keeps"
             " apart",
             remedy=f"to begin anew: {facts.host_command('monitor remove')} &&"
             f" {facts.host_command('monitor install')}",
+            packets=found.other,
         )
     if found.missed:
         yield Complaint(
-            Severity.WARNING,
+            severity,
             "errors-missed",
             f"{found.missed:,} error{'' if found.missed == 1 else 's'} could not be counted",
             cause="the counting ran already on that CPU",
@@ -126,5 +150,6 @@ def elsewhere(facts: Facts) -> Iterator[Complaint]:
             Severity.NOTE,
             "errors-elsewhere",
             f"{lost(number)} in network namespace {netns}",
-            remedy=f"xdpkit doctor -n {netns}" if has_name else None,
+            remedy=facts.host_command("doctor", "-n", netns) if has_name else None,
+            packets=number,
         )

@@ -25,6 +25,16 @@ def is_invalid(number: int) -> bool:
     return number > _LAST
 
 
+def only_value(code: Iterable[Code], wanted: Callable[[int], bool]) -> int | None:
+    """Return the only such value that programs can return; None: there are others, or none."""
+    values: set[int] = set()
+    for each in code:
+        if each.analysis is None or each.analysis.actions.unknown:
+            return None
+        values.update(filter(wanted, each.analysis.actions.origins))
+    return values.pop() if len(values) == 1 else None
+
+
 def returning(code: Iterable[Code], wanted: Callable[[int], bool]) -> tuple[str, ...]:
     """Return which lines can return such a value, in sentences; where that cannot be known, why."""
     programs = list(code)
@@ -40,6 +50,8 @@ def _of_one(code: Code, wanted: Callable[[int], bool]) -> Iterator[str]:
     if code.analysis is None:
         yield f"which line it is cannot be told: {code.problem}"
         return
+    from xdpkit.analysis import CauseKind
+
     calls = {each.origin.slot: each for each in code.analysis.redirects}
     for value, origins in sorted(code.analysis.actions.origins.items()):
         for origin in origins if wanted(value) else ():
@@ -55,7 +67,9 @@ def _of_one(code: Code, wanted: Callable[[int], bool]) -> Iterator[str]:
                     f" entry for the key{_keys(code, redirect.maps)}"
                 )
     for unknown in code.analysis.actions.unknown:
-        yield f"{unknown.origin} may return any value, {unknown.cause}"
+        cause = unknown.cause
+        where_from = "from the packet" if cause.kind is CauseKind.PACKET else str(cause)
+        yield f"{unknown.origin} may return any value, {where_from}"
 
 
 def _keys(code: Code, names: Iterable[str]) -> str:
@@ -67,4 +81,4 @@ def _keys(code: Code, names: Iterable[str]) -> str:
     keys = sorted({key for each in found for key in each})
     if not keys:
         return " (it has none at all now)"
-    return f" (now it has: {listed(map(str, keys), most=8).replace(';', ',')})"
+    return f" (now it has: {listed(map(str, keys), most=8, between=', ')})"

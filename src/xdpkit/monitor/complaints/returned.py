@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer
 from xdpkit.monitor import words
-from xdpkit.monitor.complaints.complaint import Complaint, Severity, listed, lost, packets
+from xdpkit.monitor.complaints.complaint import (
+    Complaint,
+    Severity,
+    first,
+    listed,
+    lost,
+    packets,
+)
 from xdpkit.monitor.complaints.facts import Code, Facts, HookFacts, Member, called
-from xdpkit.monitor.complaints.lines import action_name, is_invalid, returning
+from xdpkit.monitor.complaints.lines import action_name, is_invalid, only_value, returning
+from xdpkit.monitor.complaints.shell import quoted
 from xdpkit.monitor.model import ErrorCount, Reason
 from xdpkit.uapi.bpf import XdpAction
 
@@ -27,7 +34,6 @@ _KINDS = {
     Reason.FAILED: "driver-failed",
     Reason.REDIRECT_FAILED: "redirect-failed",
 }
-_REMEDY = ". Remedy: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +57,33 @@ class _Told:
         return sum(each.packets for each in self.errors)
 
     @property
-    def returned(self) -> str:
-        """What was returned, as C calls it; of several numbers, that there are some."""
-        numbers = {each.returned for each in self.errors}
-        return action_name(min(numbers)) if len(numbers) == 1 else "numbers"
+    def last_seen(self) -> int:
+        return max(each.last_seen for each in self.errors)
+
+    @property
+    def last(self) -> int:
+        """What was returned last, as far as that is known."""
+        return max(self.errors, key=lambda each: each.last_seen).returned
 
     @property
     def name(self) -> str:
         """What to call the program."""
         return called(self.first.program, self.members)
 
-    @property
-    def evidence(self) -> str:
+    def may_be_of(self, program: ProgramCounts) -> bool:
+        """Whether it may be that program's."""
+        ids = {program.program.id, program.logical_id}
+        return any(
+            ids & each.ids or program.name in (each.name, *(code.name for code in each.code))
+            for each in self.members
+        )
+
+    def evidence(self, facts: Facts) -> str:
+        """Where the number is from."""
         text = f"tracepoint xdp_exception: {packets(self.count)}"
         if self.first.reason is Reason.INVALID:
-            text += f", at last {listed(action_name(each.returned) for each in self.errors)}"
-        return text
+            text += f", at last {action_name(self.last)}"
+        return text + facts.seen(self.last_seen)
 
 
 def invalid(facts: Facts) -> Iterator[Complaint]:
@@ -96,7 +113,10 @@ def not_done(facts: Facts) -> Iterator[Complaint]:
         ),
     ):
         hook = facts.hook_at(told.first.where)
-        yield _not_done(told, hook) if hook is not None and told.members else _past(told)
+        if hook is not None and told.members:
+            yield _not_done(facts, told, hook)
+        else:
+            yield _past(facts, told)
 
 
 def transmitted_to_nobody(facts: Facts) -> Iterator[Complaint]:
@@ -106,7 +126,9 @@ def transmitted_to_nobody(facts: Facts) -> Iterator[Complaint]:
         offered, report = hook.finding("action-tx"), facts.report_of(hook)
         if report is None or offered is None or offered.answer is not Answer.NO:
             continue
-        if hook.status.interface.index in known:
+        index = hook.status.interface.index
+        # What was counted when they were transmitted tells of the same packets.
+        if index in known or any(facts.not_sent_back(index)):
             continue
         for program in report.programs:
             count = program.total.packets[XdpAction.TX]
@@ -119,7 +141,8 @@ def transmitted_to_nobody(facts: Facts) -> Iterator[Complaint]:
                     program.name,
                     cause=offered.evidence,
                     remedy=_transmit_remedy(hook),
-                    evidence=returning(_code_of(hook, program), XdpAction.TX.__eq__),
+                    evidence=first(returning(_code_of(hook, program), XdpAction.TX.__eq__)),
+                    packets=count,
                 )
 
 
@@ -130,7 +153,7 @@ def _told(facts: Facts, errors: Iterable[ErrorCount]) -> list[_Told]:
         blamed = facts.blamed(error)
         ids = tuple(each.attached.program.id for each in blamed)
         where = (error.where.netns, error.where.ifindex)
-        key = (*where, error.program, error.reason, error.action, ids)
+        key = (*where, called(error.program, blamed), error.reason, error.action, ids)
         groups.setdefault(key, []).append(error)
         members[key] = blamed
     return [_Told(tuple(found), members[key]) for key, found in groups.items()]
@@ -144,14 +167,19 @@ def _returned(
     for hook in facts.hooks:
         here = [each for each in told if each.members and hook.is_at(each.first.where)]
         counted = list(_counted(facts, hook, name))
+        programs = [program for program, _ in counted]
         for program, count in counted:
-            # What the tracepoint tells began earlier, or is of several programs.
+            mine = [each for each in here if each.may_be_of(program)]
             if len(counted) == 1:
-                count = max(count, sum(each.count for each in here))
-            yield _by_counters(facts, hook, program, count, reason, wanted, here)
-        for each in here if not counted else ():
-            yield _by_tracepoint(facts, hook, each, wanted)
-    yield from (_past(each) for each in told if not each.members)
+                # What the tracepoint tells began earlier, or is of several programs.
+                count = max(count, sum(each.count for each in mine))
+            else:
+                mine = [each for each in mine if sum(map(each.may_be_of, programs)) == 1]
+            yield _by_counters(facts, hook, program, count, reason, wanted, mine)
+        for each in here:
+            if not any(map(each.may_be_of, programs)):
+                yield _by_tracepoint(facts, hook, each, wanted)
+    yield from (_past(facts, each) for each in told if not each.members)
 
 
 def _counted(facts: Facts, hook: HookFacts, name: str) -> Iterator[tuple[ProgramCounts, int]]:
@@ -173,16 +201,19 @@ def _by_counters(
     wanted: Callable[[int], bool],
     told: list[_Told],
 ) -> Complaint:
-    returned = {each.returned for each in told}
+    code = _code_of(hook, program)
+    last = max(told, key=lambda each: each.last_seen, default=None)
     return Complaint(
         Severity.ERROR,
         _KINDS[reason],
-        _sentence(program.name, count, reason, returned.pop() if len(returned) == 1 else "numbers"),
+        _sentence(program.name, count, reason, code, last.last if last is not None else None),
         hook.name,
         program.name,
-        cause=listed(returning(_code_of(hook, program), wanted)) or None,
+        cause=listed(returning(code, wanted)) or None,
         remedy=_correction(facts, hook, program.logical_id) if reason is Reason.INVALID else None,
-        evidence=(_seen(program, reason), *(each.evidence for each in told)),
+        evidence=(_seen(program, reason), *first(each.evidence(facts) for each in told)),
+        packets=count,
+        last_seen=facts.when(last.last_seen) if last is not None else None,
     )
 
 
@@ -194,24 +225,34 @@ def _by_tracepoint(
     return Complaint(
         Severity.ERROR,
         _KINDS[told.first.reason],
-        _sentence(told.name, told.count, told.first.reason, told.returned),
+        _sentence(told.name, told.count, told.first.reason, code, told.last),
         hook.name,
         told.name if is_clear else "",
         cause=listed(returning(code, wanted)) or None,
         remedy=_correction(facts, hook, told.members[0].attached.program.id)
         if is_clear and told.first.reason is Reason.INVALID
         else None,
-        evidence=(told.evidence,),
+        evidence=(told.evidence(facts),),
+        packets=told.count,
+        last_seen=facts.when(told.last_seen),
     )
 
 
-def _sentence(name: str, count: int, reason: Reason, returned: str) -> str:
+def _sentence(name: str, count: int, reason: Reason, code: Iterable[Code], last: int | None) -> str:
+    """Return what a program did.
+
+    Only the last of the numbers is known: it is that of all where the code allows no other.
+    """
     dropped = lost(count, "dropped")
     if reason is Reason.ABORTED:
         return f"{dropped}: {name} returned XDP_ABORTED"
-    if returned == "numbers":
-        return f"{dropped}: {name} returned numbers that are no action"
-    return f"{dropped}: {name} returned {returned}, which is no action"
+    number = only_value(code, is_invalid)
+    if count == 1 and last is not None:
+        number = last
+    if number is not None and last in (None, number):
+        return f"{dropped}: {name} returned {action_name(number)}, which is no action"
+    at_last = f", at last {action_name(last)}" if last is not None else ""
+    return f"{dropped}: {name} returned numbers that are no action{at_last}"
 
 
 def _seen(program: ProgramCounts, reason: Reason) -> str:
@@ -223,43 +264,44 @@ def _seen(program: ProgramCounts, reason: Reason) -> str:
     return f"counters: {packets(program.total.packets[at])} of {describe(queues)}"
 
 
-def _past(told: _Told) -> Complaint:
+def _past(facts: Facts, told: _Told) -> Complaint:
     """Return a note on what a program did that is not there any more."""
     error = told.first
-    cause, _, _ = words.explain_exception(error.action, error.reason, error.returned).partition(
-        _REMEDY
-    )
     return Complaint(
         Severity.NOTE,
         _KINDS[error.reason],
         f"{lost(told.count)} on {error.where.interface} by {error.program}, which is not there now",
         error.where.interface,
         error.program,
-        cause=cause,
-        evidence=(told.evidence,),
+        cause=words.why_exception(error.action, error.reason, told.last).cause,
+        evidence=(told.evidence(facts),),
+        packets=told.count,
+        last_seen=facts.when(told.last_seen),
     )
 
 
-def _not_done(told: _Told, hook: HookFacts) -> Complaint:
+def _not_done(facts: Facts, told: _Told, hook: HookFacts) -> Complaint:
     error = told.first
     verb = "does not have" if error.reason is Reason.UNSUPPORTED else "failed to do"
-    cause, _, advice = words.explain_exception(
-        error.action, error.reason, error.returned
-    ).partition(_REMEDY)
+    why = words.why_exception(error.action, error.reason, error.returned)
+    cause = why.cause
     offered = hook.finding(f"action-{error.action}")
     if offered is not None and offered.answer is Answer.NO:
         cause = offered.evidence
     remedy = _transmit_remedy(hook) if error.action == "tx" else None
     code = [each for member in told.members for each in member.code]
+    action = action_name(error.returned)
     return Complaint(
         Severity.ERROR,
         _KINDS[error.reason],
-        f"{lost(told.count)}: {hook.name} {verb} {told.returned}, which {told.name} returned",
+        f"{lost(told.count)}: {hook.name} {verb} {action}, which {told.name} returned",
         hook.name,
         told.name if len(told.members) == 1 else "",
         cause=cause,
-        remedy=remedy or advice or None,
-        evidence=(told.evidence, *returning(code, error.returned.__eq__)),
+        remedy=remedy or why.remedy,
+        evidence=(told.evidence(facts), *first(returning(code, error.returned.__eq__))),
+        packets=told.count,
+        last_seen=facts.when(told.last_seen),
     )
 
 
@@ -289,4 +331,4 @@ def _correction(facts: Facts, hook: HookFacts, program_id: int) -> str | None:
 
         options += ["--queue", ranges(member.queues)]
     command = facts.command("replace", hook, *options)
-    return f"correct it, and: {command} {shlex.quote(stored.record.origin.path)}"
+    return f"correct it, and: {command} {quoted(stored.record.origin.path)}"
