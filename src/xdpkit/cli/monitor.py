@@ -93,9 +93,9 @@ def _described(installed: Installed) -> Iterator[str]:
     if installed.absent:
         yield f"  not in this kernel: {', '.join(installed.absent)}"
     yield f"  programs: {', '.join(map(str, installed.program_ids))}"
-    yield "what it costs: nothing for packets without errors; about 30 ns for each error"
+    yield "what it costs: nothing for packets without errors; about 50 ns for each error"
     if transmits:
-        yield "  and about 30 ns for each bulk of redirected frames, lost or not"
+        yield "  and about 50 ns for each bulk of redirected frames, lost or not"
 
 
 @command.command("remove", examples="xdpkit monitor remove")

@@ -477,7 +477,8 @@ def _require_visible(pins: Pins, what: str) -> None:
     if are_hidden(pins):
         raise RequirementUnmet(
             what,
-            cause=f"{pins.root}, where they are pinned, is hidden here, as by ip netns exec",
+            cause=f"{pins.root}, which has the pins of the resident counters, is hidden here, as by"
+            " ip netns exec",
             remedy=BY_NAME,
         )
 
