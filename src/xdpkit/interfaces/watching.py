@@ -7,14 +7,13 @@ import os
 import select
 import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from xdpkit.capabilities import Device
 from xdpkit.errors import KernelRefused, UsageError
 from xdpkit.interfaces.device import device_of
 from xdpkit.interfaces.interface import resolve
 from xdpkit.syscalls import netdev, netns
+from xdpkit.syscalls.closing import Closing
 from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.uapi.if_link import RTNLGRP_LINK
@@ -22,7 +21,7 @@ from xdpkit.uapi.netdev import NETDEV_MCGRP_MGMT
 from xdpkit.uapi.netlink import NetlinkProtocol
 
 
-class Watch:
+class Watch(Closing):
     """An interface's findings, kept up to date.
 
     ::
@@ -68,17 +67,6 @@ class Watch:
             family = netdev.find_family(features)
             if family is not None and NETDEV_MCGRP_MGMT in family.groups:
                 features.join(family.groups[NETDEV_MCGRP_MGMT])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Device]:
         """Yield the device each time its findings change, until it goes or :meth:`stop`."""

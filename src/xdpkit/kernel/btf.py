@@ -7,13 +7,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, overload
+from typing import overload
 
 from xdpkit.btf import Btf, Kind
 from xdpkit.errors import RequirementUnmet
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
+from xdpkit.syscalls.closing import Closing
 from xdpkit.syscalls.fd import Fd
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
@@ -68,7 +68,7 @@ class Symbol:
     module: Module | None
 
 
-class KernelTypes(Sequence[Btf]):
+class KernelTypes(Sequence[Btf], Closing):
     """The kernel's types, then those of its modules, which are read when the kernel's do not do.
 
     A context manager: it owns the modules' descriptors.
@@ -143,14 +143,3 @@ class KernelTypes(Sequence[Btf]):
         """Close the modules' descriptors."""
         self._owned.close()
         self._modules = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
+from xdpkit.syscalls.closing import Closing
 
 
-class Collection:
+class Collection(Closing):
     """Programs and maps that were loaded together: a context manager that owns them all.
 
     Attributes:
@@ -39,17 +39,6 @@ class Collection:
     def close(self) -> None:
         """Close all programs and maps; closing twice does nothing."""
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Collection of {', '.join(self.programs) or 'no programs'}>"

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from types import TracebackType
+from abc import abstractmethod
 from typing import ClassVar, Self
 
 from xdpkit.kernel import pins
 from xdpkit.syscalls.bpf import ObjectKind
+from xdpkit.syscalls.closing import Closing
 from xdpkit.syscalls.fd import Fd
 
 
-class Handle(ABC):
+class Handle(Closing):
     """A context manager that owns the descriptor of an object in the kernel."""
 
     _KIND: ClassVar[ObjectKind]
@@ -65,14 +65,3 @@ class Handle(ABC):
     def close(self) -> None:
         """Close the descriptor; closing twice does nothing. The object lives on while used."""
         self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

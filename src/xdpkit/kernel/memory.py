@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import mmap
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, UsageError
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import MapFlags, MapType
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WORD = 8
 
 
-class Memory:
+class Memory(Closing):
     """An array map's values as numbers of 64 bits: a context manager that owns the mapping.
 
     A number is read and written by one instruction on machines of 64 bits, so it is never half old
@@ -100,17 +100,6 @@ class Memory:
         self._words.release()
         self._whole.release()
         self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def mapped(of: Map, size: int, protection: int, *, offset: int = 0, what: str) -> mmap.mmap:

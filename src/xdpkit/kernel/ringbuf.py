@@ -22,11 +22,11 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError
 from xdpkit.kernel.memory import mapped
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def room_of(length: int) -> int:
     return (_HEADER_SIZE + length + 7) // 8 * 8
 
 
-class RingBuffer:
+class RingBuffer(Closing):
     """The reading end of a ring buffer: a context manager that owns the mapping.
 
     There can be one at a time: two would take each other's records. The map stays the caller's.
@@ -154,14 +154,3 @@ class RingBuffer:
         """End the mapping; closing twice does nothing."""
         self._is_closed = True
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -11,8 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 from xdpkit.errors import RequirementUnmet, printable
 from xdpkit.hook.taps import Tap
@@ -21,6 +20,7 @@ from xdpkit.monitor.record import Event
 from xdpkit.monitor.ring import Ring
 from xdpkit.monitor.words import returned_number
 from xdpkit.rewrite import COUNTED
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import XdpAction
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _LOOK_EVERY = 1.0
 """Seconds after which is looked whether other programs are on the hook."""
 
 
-class Capture:
+class Capture(Closing):
     """Captures frames: a context manager, which gives the interface its plain programs back.
 
     ::
@@ -169,17 +169,6 @@ class Capture:
     def close(self) -> None:
         """Put the plain programs back and let go of all frames; closing twice does nothing."""
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Recorder:

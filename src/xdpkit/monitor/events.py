@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError
 from xdpkit.hook import Hook, status
@@ -29,6 +28,7 @@ from xdpkit.monitor.ring import DEFAULT_SIZE, Ring
 from xdpkit.monitor.tracing import Filter, Tracing
 from xdpkit.monitor.watched import Watched, ids_of, known_programs
 from xdpkit.syscalls import privilege
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Suppressed:
         return {"suppressed": self.count, "lost": self.lost}
 
 
-class EventReader:
+class EventReader(Closing):
     """Reads what goes wrong: a context manager, and an iterator that does not end by itself.
 
     ::
@@ -286,17 +286,6 @@ class EventReader:
         """End it, as :meth:`stop`, and give everything back. Closing twice does nothing."""
         with self._owned:
             self.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _require_number(which: str, number: object, least: int, most: int, what: str) -> None:

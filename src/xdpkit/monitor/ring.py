@@ -12,8 +12,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 from xdpkit.errors import UsageError
 from xdpkit.kernel import Map, host
@@ -21,6 +19,7 @@ from xdpkit.kernel.memory import Memory
 from xdpkit.kernel.ringbuf import RingBuffer, room_of
 from xdpkit.monitor.allowance import Allowance
 from xdpkit.monitor.record import HEAD, Event, decode
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import MapFlags, MapType
 
 DEFAULT_SIZE = 1 << 20
@@ -35,7 +34,7 @@ ENTRY_SIZE = 64
 _SPENT, _SUPPRESSED, _LOST, _SEEN = range(4)
 
 
-class Ring:
+class Ring(Closing):
     """Where the kernel's side writes events: a context manager that owns the three maps.
 
     Attributes:
@@ -129,17 +128,6 @@ class Ring:
     def close(self) -> None:
         """Close the maps; closing twice does nothing. Programs that have them keep them."""
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _is_size(size: object) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.kernel import attach_tracepoint, shipped
 from xdpkit.monitor.record import ACTIONS
 from xdpkit.monitor.tracepoints import Form
 from xdpkit.syscalls.bpf import object_name
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import BPF_OBJ_NAME_LEN
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ _TRACERS = (
 )
 
 
-class Tracing:
+class Tracing(Closing):
     """The programs, running: a context manager that owns them.
 
     Attributes:
@@ -173,17 +174,6 @@ class Tracing:
     def close(self) -> None:
         """Detach the programs; closing twice does nothing."""
         self._owned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def kernel_name(name: str) -> bytes:

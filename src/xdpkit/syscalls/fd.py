@@ -6,10 +6,10 @@ from __future__ import annotations
 import fcntl
 import os
 import warnings
-from types import TracebackType
 from typing import Protocol, Self
 
 from xdpkit.errors import UsageError
+from xdpkit.syscalls.closing import Closing
 
 
 class HasFileno(Protocol):
@@ -18,7 +18,7 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class Fd:
+class Fd(Closing):
     """A file descriptor and the duty to close it.
 
     A context manager. An Fd that is garbage collected while still open is closed, with a
@@ -61,17 +61,6 @@ class Fd:
         number = self.fileno()
         self._number = -1
         return number
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_number", -1) >= 0:

@@ -16,11 +16,10 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from xdpkit.errors import KernelRefused, XdpkitError
 from xdpkit.syscalls import netns, privilege
+from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.netlink import (
     NLA_F_NESTED,
@@ -209,7 +208,7 @@ def _attributes_of_acknowledgement(message: Message) -> int:
     return _ERRNO.size + _aligned(length)
 
 
-class NetlinkSocket:
+class NetlinkSocket(Closing):
     """A netlink socket of the network namespace in which it was made.
 
     Extended acknowledgements, capped acknowledgements and strict checking of requests are on where
@@ -237,17 +236,6 @@ class NetlinkSocket:
             # Both only make the answers better.
             if error.errno != errno.ENOPROTOOPT:
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket; safe to repeat."""
