@@ -46,18 +46,22 @@ enum kind {
 	CPUMAP,
 };
 
-/* Compared by 8 bytes. Not all kinds use all of it. */
+/*
+ * Four words, which stay in registers: what is written in smaller pieces and read in larger ones
+ * costs the CPU more than all the rest.
+ */
 struct key {
-	__u64 netns;   /* cookie of the network namespace; inode number without cookies */
-	__u32 ifindex;
-	__u32 program; /* id; BULK: interface that the frames came from, its namespace in map, index */
-	__u8 kind;
-	__u8 map_type;
-	__u16 code;    /* EXCEPTION: action, clamped, and IN_MAP; REDIRECT_ERROR: errno */
-	__u32 map;     /* id */
-	__u32 index;   /* in the map; INDEX_ALL: of a broadcast */
-	__u32 target;  /* interface; CPUMAP: CPU */
+	__u64 netns; /* cookie of the network namespace; inode number without cookies */
+	__u64 who;   /* interface; id of the program, BULK: interface that the frames came from */
+	__u64 what;  /* kind, type of map, code, id of map: see WHAT() */
+	__u64 where; /* index in the map, INDEX_ALL: of a broadcast; interface, CPUMAP: CPU.
+		      * BULK: namespace that the frames came from */
 };
+
+#define PAIR(low, high) ((__u32)(low) | (__u64)(high) << 32)
+/* EXCEPTION: the code is the action, clamped, and IN_MAP; REDIRECT_ERROR: the errno. */
+#define WHAT(kind, map_type, code, map) PAIR((kind) | (map_type) << 8 | (code) << 16, map)
+#define WHAT_WITHOUT_MAP(what) ((what) & 0xffff00ff)
 
 struct slot {
 	struct key key;
@@ -160,23 +164,18 @@ static __always_inline void copy_name(char *to, const char *from)
 
 static __always_inline int is_same(const struct key *a, const struct key *b)
 {
-	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
-
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+	return a->netns == b->netns && a->who == b->who && a->what == b->what &&
+	       a->where == b->where;
 }
 
 static __always_inline __u32 hash_of(const struct key *key)
 {
-	__u32 hash = settings.seed;
+	__u64 hash = key->netns * 0x9e3779b97f4a7c15 ^ key->who * 0xc2b2ae3d27d4eb4f;
 
-	hash ^= key->ifindex * 0x9e3779b1 + key->program * 0x85ebca77 + key->code * 0xc2b2ae3d;
-	hash *= 0x9e3779b1;
-	hash ^= hash >> 16;
-	hash += (__u32)key->netns * 0x27d4eb2f + key->index * 0x165667b1 + key->target * 0x9e3779b1;
-	hash += key->map + key->map_type + key->kind * 0x85ebca77;
-	hash ^= hash >> 15;
-	hash *= 0x2c1b3c6d;
-	return hash ^ hash >> 13;
+	hash += key->what * 0x165667b19e3779f9 ^ key->where * 0x85ebca77c2b2ae63;
+	hash ^= PAIR(settings.seed, settings.seed);
+	/* The upper half: on it, all bits have an effect. */
+	return hash * 0xd6e8feb86659fd93 >> 32;
 }
 
 /* Note the time, but not too often: a clock costs more than all the rest. */
@@ -192,7 +191,7 @@ static __always_inline void note_time(struct slot *slot)
 
 /*
  * Returns which of the slots is the key's, or the first one that is free; -1 without either. Keys
- * begin the slots, which are `size` bytes; a free one has a kind of 0.
+ * begin the slots, which are `size` bytes; a free one has no kind.
  */
 static __always_inline int find(const struct key *key, const void *slots, __u32 size)
 {
@@ -202,7 +201,7 @@ static __always_inline int find(const struct key *key, const void *slots, __u32 
 	for (int i = 0; i < PROBES; i++) {
 		const struct key *there = slots + (hash & (SLOTS - 1)) * size;
 
-		if (!there->kind || is_same(key, there))
+		if (!there->what || is_same(key, there))
 			return hash & (SLOTS - 1);
 		hash += step;
 	}
@@ -231,23 +230,21 @@ static __always_inline struct slot *target_slot_of(struct key *key, struct table
 {
 	int found = find(key, table->targets, sizeof(struct slot)) & (2 * SLOTS - 1);
 	struct key other = {
-		.kind = REDIRECT_ERROR,
 		.netns = key->netns,
-		.ifindex = key->ifindex,
-		.program = key->program,
-		.code = key->code,
-		.target = TARGET_OTHER,
+		.who = key->who,
+		.what = WHAT_WITHOUT_MAP(key->what),
+		.where = PAIR(0, TARGET_OTHER),
 	};
 	struct slot *others;
 
-	if (found < SLOTS && table->targets[found & (SLOTS - 1)].key.kind)
+	if (found < SLOTS && table->targets[found & (SLOTS - 1)].key.what)
 		goto own;
 	others = slot_of(&other, table, place);
 	if (!others)
 		return NULL;
 	if (found < SLOTS && others->last < TARGETS) {
 		/* It is taken from now on, for its number of targets, if not for packets. */
-		if (!others->key.kind)
+		if (!others->key.what)
 			table->used++;
 		others->key = other;
 		others->last++;
@@ -270,8 +267,8 @@ static __always_inline int count_error(struct key *key, __u32 last, const struct
 
 	if (!table)
 		return 0;
-	slot = key->kind == EXCEPTION ? slot_of(key, table, &place)
-				      : target_slot_of(key, table, &place);
+	slot = (__u8)key->what == EXCEPTION ? slot_of(key, table, &place)
+					    : target_slot_of(key, table, &place);
 	if (!slot) {
 		table->other++;
 		return 0;
@@ -287,12 +284,12 @@ static __always_inline int count_error(struct key *key, __u32 last, const struct
 			if (target)
 				bpf_probe_read_kernel(its->target, sizeof(its->target), target->name);
 		}
-		if (!slot->key.kind)
+		if (!slot->key.what)
 			table->used++;
 		slot->key = *key;
 	}
 	slot->count++;
-	if (key->target != TARGET_OTHER)
+	if (key->where != PAIR(0, TARGET_OTHER))
 		slot->last = last;
 	note_time(slot);
 	return 0;
@@ -305,19 +302,17 @@ int xdp_exception(__u64 *context)
 	const struct net_device *device = ARGUMENT(const struct net_device *, context, 0);
 	const struct bpf_prog *program = ARGUMENT(const struct bpf_prog *, context, 1);
 	__u32 action = context[2];
-	struct key key = {
-		.kind = EXCEPTION,
-		/* It can come from a packet: then it must not make as many keys as it likes. */
-		.code = action > LAST_ACTION ? LAST_ACTION + 1 : action,
-	};
+	/* It can come from a packet: then it must not make as many keys as it likes. */
+	__u32 code = action > LAST_ACTION ? LAST_ACTION + 1 : action;
+	struct key key = {};
 
 	if (!device || !program)
 		return 0;
 	if (is_in_map(program))
-		key.code |= IN_MAP;
+		code |= IN_MAP;
 	key.netns = netns_of(device);
-	key.ifindex = device->ifindex;
-	key.program = program->aux->id;
+	key.who = PAIR(device->ifindex, program->aux->id);
+	key.what = WHAT(EXCEPTION, 0, code, 0);
 	return count_error(&key, action, device, program, NULL);
 }
 
@@ -326,24 +321,19 @@ static __always_inline int redirect_error(const struct net_device *device,
 					  const struct redirect *redirect, int knows_target)
 {
 	struct net_device *target = target_device(redirect);
-	struct key key = {
-		.kind = REDIRECT_ERROR,
-		.code = -redirect->error,
-	};
+	__u32 type = redirect->map_type, map = redirect->map_id, index = redirect->index;
+	struct key key = {};
 
 	if (!device || !program)
 		return 0;
+	if (type == BPF_MAP_TYPE_UNSPEC)
+		map = index = 0;
+	else if (knows_target && !target && is_devmap(redirect))
+		index = INDEX_ALL;
 	key.netns = netns_of(device);
-	key.ifindex = device->ifindex;
-	key.program = program->aux->id;
-	key.target = target_index(redirect, target);
-	if (redirect->map_type != BPF_MAP_TYPE_UNSPEC) {
-		key.map_type = redirect->map_type;
-		key.map = redirect->map_id;
-		key.index = redirect->index;
-		if (knows_target && !target && is_devmap(redirect))
-			key.index = INDEX_ALL;
-	}
+	key.who = PAIR(device->ifindex, program->aux->id);
+	key.what = WHAT(REDIRECT_ERROR, type, -redirect->error, map);
+	key.where = PAIR(index, target_index(redirect, target));
 	return count_error(&key, 0, device, program, target);
 }
 
@@ -380,22 +370,17 @@ static __always_inline int count_bulk(const struct net_device *from, const struc
 {
 	struct bulk_table *table = bpf_map_lookup_elem(&xdpkit_bulks, &only);
 	struct key key = {
-		.kind = BULK,
+		.what = WHAT(BULK, 0, 0, 0),
 	};
-	__u64 source_netns;
 	struct bulk *bulk;
 	int place;
 
 	if (!table || !to)
 		return 0;
 	key.netns = netns_of(to);
-	key.ifindex = to->ifindex;
-	if (from) {
-		key.program = from->ifindex;
-		source_netns = netns_of(from);
-		key.map = source_netns;
-		key.index = source_netns >> 32;
-	}
+	key.who = PAIR(to->ifindex, from ? from->ifindex : 0);
+	if (from)
+		key.where = netns_of(from);
 	place = find(&key, table->slots, sizeof(struct bulk));
 	if (place < 0) {
 		if (drops > 0)
@@ -403,7 +388,7 @@ static __always_inline int count_bulk(const struct net_device *from, const struc
 		return 0;
 	}
 	bulk = &table->slots[place & (SLOTS - 1)];
-	if (!bulk->key.kind) {
+	if (!bulk->key.what) {
 		copy_name(bulk->interface, to->name);
 		if (from)
 			copy_name(bulk->source, from->name);
@@ -442,9 +427,8 @@ static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu, __u32 drop
 {
 	struct cpumap_table *table = bpf_map_lookup_elem(&xdpkit_cpumaps, &only);
 	struct key key = {
-		.kind = CPUMAP,
-		.map = map,
-		.target = cpu,
+		.what = WHAT(CPUMAP, 0, 0, map),
+		.where = PAIR(0, cpu),
 	};
 	int place;
 
@@ -456,7 +440,7 @@ static __always_inline struct cpumap *cpumap_of(__u32 map, __u32 cpu, __u32 drop
 		return NULL;
 	}
 	place &= SLOTS - 1;
-	if (!table->slots[place].key.kind)
+	if (!table->slots[place].key.what)
 		table->used++;
 	table->slots[place].key = key;
 	return &table->slots[place];

@@ -27,12 +27,12 @@ TARGET_OTHER = INDEX_ALL = 0xFFFFFFFF
 
 _FILE = "the resident counters"
 _SETTINGS = struct.Struct("=IIIIIxxxxQ")
-_ERROR = struct.Struct("=QIIBBHIIIQQIxxxx")
+_ERROR = struct.Struct("=4QQQIxxxx")
 _NAMES = struct.Struct("=16s16s16s")
 _HEAD = struct.Struct("=QQ")
-_BULK = struct.Struct("=QIIBBHIII4Q16s16s")
-_CPUMAP = struct.Struct("=QIIBBHIII8Q")
-_KEY, _KIND = 9, 3  # how many fields a key has, and which of them the kind is
+_BULK = struct.Struct("=4Q4Q16s16s")
+_CPUMAP = struct.Struct("=4Q8Q")
+_KEY, _WHAT = 4, 2  # how many words a key has, and which of them has the kind
 _IN_MAP = 1 << 8
 
 SIZES = {
@@ -183,7 +183,10 @@ def errors(tables: Sequence[bytes], names: Sequence[bytes]) -> tuple[Error, ...]
         for slot, fields in _slots(_ERROR, table, 2 * SLOTS):
             key, (packets, last_seen, last) = fields[:_KEY], fields[_KEY:]
             interface, program, target = _NAMES.unpack_from(its_names, slot * _NAMES.size)
-            netns, ifindex, number, kind, map_type, code, map_id, index, target_index = key
+            netns, who, what, where = key
+            (ifindex, number), (index, target_index) = _halves(who), _halves(where)
+            what, map_id = _halves(what)
+            kind, map_type, code = what & 0xFF, what >> 8 & 0xFF, what >> 16
             if kind not in (Kind.EXCEPTION, Kind.REDIRECT_ERROR):
                 raise ObjectFormatError(f"slot {slot} is of kind {kind}", file=_FILE)
             is_exception = kind == Kind.EXCEPTION
@@ -220,7 +223,8 @@ def bulks(tables: Iterable[bytes]) -> tuple[Bulk, ...]:
         _require(table, SIZES["bulks"])
         for _, fields in _slots(_BULK, table, SLOTS):
             key, (sent, dropped, last_seen, error, interface, source) = fields[:_KEY], fields[_KEY:]
-            netns, ifindex, source_index, _, _, _, low, high, _ = key
+            netns, who, _, source_netns = key
+            ifindex, source_index = _halves(who)
             before = found.get(key)
             if before is not None:
                 sent, dropped = sent + before.sent, dropped + before.dropped
@@ -229,7 +233,7 @@ def bulks(tables: Iterable[bytes]) -> tuple[Bulk, ...]:
             found[key] = Bulk(
                 netns,
                 ifindex,
-                low | high << 32,
+                source_netns,
                 source_index,
                 sent,
                 dropped,
@@ -247,7 +251,8 @@ def cpumaps(tables: Iterable[bytes]) -> tuple[Cpumap, ...]:
     for table in tables:
         _require(table, SIZES["cpumaps"])
         for _, fields in _slots(_CPUMAP, table, SLOTS):
-            (*_, map_id, _, cpu), (*counts, last_seen) = fields[:_KEY], fields[_KEY:]
+            (_, _, what, where), (*counts, last_seen) = fields[:_KEY], fields[_KEY:]
+            (_, map_id), (_, cpu) = _halves(what), _halves(where)
             sums = found.setdefault((map_id, cpu), [0] * 8)
             sums[:7] = [a + b for a, b in zip(sums, counts, strict=False)]
             sums[7] = max(sums[7], last_seen)
@@ -265,11 +270,15 @@ def _slots(form: struct.Struct, table: bytes, count: int) -> Iterator[tuple[int,
     view = memoryview(table)[_HEAD.size : _HEAD.size + count * form.size]
     # Most tables are empty, and a machine can have hundreds of CPUs.
     for slot, fields in enumerate(form.iter_unpack(view) if left else ()):
-        if fields[_KIND]:
+        if fields[_WHAT]:
             yield slot, fields
             left -= 1
             if not left:
                 return
+
+
+def _halves(word: int) -> tuple[int, int]:
+    return word & 0xFFFFFFFF, word >> 32
 
 
 def _text(data: bytes) -> str:

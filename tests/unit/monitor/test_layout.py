@@ -20,7 +20,7 @@ from xdpkit.monitor import layout
 from xdpkit.monitor.layout import Kind
 from xdpkit.obj import Object
 
-KEY = "=QIIBBHIII"
+KEY = "=4Q"
 ERROR = f"{KEY}QQI"
 SOURCE = Path(__file__).parents[3] / "bpf" / "monitor.c"
 PINS = {
@@ -33,10 +33,7 @@ PINS = {
 }
 # What Python reads, in order, and how many bytes each has.
 MEMBERS = {
-    "key": (
-        ["netns", "ifindex", "program", "kind", "map_type", "code", "map", "index", "target"],
-        [8, 4, 4, 1, 1, 2, 4, 4, 4],
-    ),
+    "key": (["netns", "who", "what", "where"], [8] * 4),
     "slot": (["key", "count", "last_seen", "last", "noted"], [32, 8, 8, 4, 4]),
     "names": (["interface", "program", "target"], [16, 16, 16]),
     "table": (["other", "used", "slots", "targets"], [8, 8, 256 * 56, 256 * 56]),
@@ -64,16 +61,30 @@ MEMBERS = {
 
 _numbers = st.integers(0, 0xFFFFFFFF)
 _counts = st.integers(1, (1 << 60) - 1)
-_places = (st.integers(0, (1 << 64) - 1), _numbers, _numbers)
+_words = st.integers(0, (1 << 64) - 1)
+
+
+def what(kind: int, map_type: int, code: int, map_id: int) -> int:
+    return kind | map_type << 8 | code << 16 | map_id << 32
+
+
 _exceptions = st.tuples(
-    *_places, st.just(int(Kind.EXCEPTION)), st.just(0), st.integers(0, 5), *[st.just(0)] * 3
+    _words,
+    _words,
+    st.integers(0, 5).map(lambda action: what(Kind.EXCEPTION, 0, action, 0)),
+    st.just(0),
 )
 _redirects = st.tuples(
-    *_places,
-    st.just(int(Kind.REDIRECT_ERROR)),
-    st.integers(0, 40),
-    st.integers(0, 4095),
-    *[_numbers] * 3,
+    _words,
+    _words,
+    st.builds(
+        what,
+        st.just(int(Kind.REDIRECT_ERROR)),
+        st.integers(0, 40),
+        st.integers(0, 4095),
+        _numbers,
+    ),
+    _words,
 )
 _names = st.binary(max_size=15).filter(lambda name: b"\0" not in name)
 
@@ -166,14 +177,9 @@ def test_what_is_in_the_slots_is_read(
     assert {
         (
             e.netns,
-            e.ifindex,
-            e.program,
-            e.kind,
-            e.map_type,
-            e.code,
-            e.map_id,
-            e.index,
-            e.target,
+            e.ifindex | e.program << 32,
+            what(e.kind, e.map_type, e.code, e.map_id),
+            e.index | e.target << 32,
         ): (
             e.packets,
             e.last_seen,
@@ -190,7 +196,7 @@ def test_what_is_in_the_slots_is_read(
 
 
 def test_what_several_cpus_counted_is_added_and_the_latest_one_told() -> None:
-    key = (1, 2, 3, Kind.EXCEPTION, 0, 5, 0, 0, 0)
+    key = (1, 2 | 3 << 32, what(Kind.EXCEPTION, 0, 5, 0), 0)
     first = struct.pack(ERROR, *key, 10, 500, 42)
     second = struct.pack(ERROR, *key, 7, 400, 43)
     name = b"eth0".ljust(16, b"\0") + b"fw".ljust(32, b"\0")
@@ -204,14 +210,14 @@ def test_what_several_cpus_counted_is_added_and_the_latest_one_told() -> None:
 
 
 def test_a_program_of_the_entry_of_a_map_is_told_apart() -> None:
-    key = (1, 2, 3, Kind.EXCEPTION, 0, 3 | 1 << 8, 0, 0, 0)
+    key = (1, 2 | 3 << 32, what(Kind.EXCEPTION, 0, 3 | 1 << 8, 0), 0)
     slot = struct.pack(ERROR, *key, 10, 500, 3)
     (error,) = layout.errors([_errors({4: slot})], [_error_names({})])
     assert (error.in_map, error.code) == (True, 3)
 
 
 def test_transmissions_of_several_cpus_are_added() -> None:
-    key = (1, 2, 3, Kind.BULK, 0, 0, 4, 5, 0)
+    key = (1, 2 | 3 << 32, what(Kind.BULK, 0, 0, 0), 4 | 5 << 32)
     one = struct.pack(f"{KEY}4Q16s16s", *key, 5, 2, 70, 6, b"out", b"in")
     other = struct.pack(f"{KEY}4Q16s16s", *key, 6, 0, 0, 0, b"out", b"in")
     tables = [
@@ -222,7 +228,7 @@ def test_transmissions_of_several_cpus_are_added() -> None:
 
 
 def test_cpumaps_of_several_cpus_are_added() -> None:
-    key = (0, 0, 0, Kind.CPUMAP, 0, 0, 17, 0, 3)
+    key = (0, 0, what(Kind.CPUMAP, 0, 0, 17), 3 << 32)
     one = struct.pack(f"{KEY}8Q", *key, 1, 2, 3, 4, 5, 6, 7, 80)
     tables = [_table({0: one}, 16, 96, layout.SIZES["cpumaps"])] * 2
     assert layout.cpumaps(tables) == (layout.Cpumap(17, 3, 2, 4, 6, 8, 10, 12, 14, 80),)
@@ -249,6 +255,6 @@ def test_tables_of_errors_that_are_too_short_are_refused() -> None:
 
 
 def test_a_kind_that_is_not_known_is_refused() -> None:
-    slot = struct.pack(ERROR, 0, 0, 0, 99, *[0] * 5, 1, 1, 1)
+    slot = struct.pack(ERROR, 0, 0, 99, 0, 1, 1, 1)
     with pytest.raises(ObjectFormatError, match="slot 5 is of kind 99"):
         layout.errors([_errors({5: slot})], [_error_names({})])
