@@ -7,12 +7,14 @@ Frames are sent by the other end of a veth pair, and say themselves what a progr
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -21,23 +23,31 @@ import xdpkit
 from tests.corpus import build
 from tests.kernel.attaching import foreign_link
 from tests.kernel.compiled import read
-from tests.kernel.killing import Killing, killing, only_here, wait_until
+from tests.kernel.killing import Killing, killing, only_here, reach, wait_until
 from tests.kernel.multiqueue import line_into
-from tests.kernel.net import Veth, rtnetlink
+from tests.kernel.net import Veth, namespace, rtnetlink
 from tests.kernel.test_counters import EACH, Scene, frame, only, packets, scene
 from tests.kernel.test_counters_foreign import foreign, watchable
 from tests.kernel.test_hook_under_load import frames_into, not_taken
 from xdpkit import Hook
-from xdpkit.errors import HookBusy, UsageError
-from xdpkit.hook import Tap, Via, clean, reach
+from xdpkit.errors import HookBusy, KernelRefused, UsageError
+from xdpkit.hook import Cleaned, Tap, Via, clean, readers, revert, taps, unread, watching
+from xdpkit.hook import reach as reaching
 from xdpkit.hook import work as work_for
 from xdpkit.hook.copies import counted_copy
+from xdpkit.hook.exchanging import exchange_copies
+from xdpkit.hook.guard import Change
+from xdpkit.hook.pins import Pins
+from xdpkit.hook.place import Place
+from xdpkit.hook.repair import sweep
 from xdpkit.hook.settings import Counting
+from xdpkit.hook.view import View
 from xdpkit.hook.work import Work
+from xdpkit.interfaces import Interface
 from xdpkit.isa import asm
 from xdpkit.isa.opcodes import Register
-from xdpkit.kernel import Map, Program, host, load, load_image
-from xdpkit.kernel.image import Image
+from xdpkit.kernel import Map, Program, host, load, load_image, patch
+from xdpkit.kernel.image import Image, MapReference
 from xdpkit.kernel.memory import Memory
 from xdpkit.kernel.ringbuf import RingBuffer
 from xdpkit.probes import is_absent
@@ -160,7 +170,7 @@ def inode(name: str) -> int:
 
 def is_plain(hook: Hook) -> bool:
     """Whether nothing on a hook reports, nor what it tail-calls, as the maps of all these say."""
-    web = reach.look(each.program.id for each in hook.status().programs)
+    web = reaching.look(each.program.id for each in hook.status().programs)
     maps: set[int] = set()
     for number in web.programs:
         with Program.from_id(number) as program:
@@ -173,8 +183,15 @@ def is_plain(hook: Hook) -> bool:
 
 
 def tap_folders(hook: Hook) -> list[str]:
-    folder = hook.place.pins.folder
-    return [name for name in os.listdir(folder) if name.startswith("tap-")]
+    return [path.name for path in Path(hook.place.pins.folder).glob("tap-*")]
+
+
+def undone(hook: Hook) -> None:
+    """Wait until a change is undone that nobody confirmed."""
+    wait_until(lambda: hook.status().attached[0].seconds_to_revert is None)
+    # What undoes it holds the lock until it has put everything right.
+    with hook.place.pins.locked("wait", create=False):
+        pass
 
 
 # What is reported
@@ -425,6 +442,7 @@ def test_a_program_that_leaves_no_room_goes_on_counting_and_that_is_said(
             assert tapped.not_tapped == (
                 f"What full (id {program.id}) returns is not reported: 8 more bytes of stack are"
                 " needed, and the program may use 512 of 512.",
+                "Frames of queues 0, 2-3 are not reported: no program serves them.",
             )
             assert scene.hook.status().programs == (before,)
             assert not tapped.refresh()
@@ -618,6 +636,358 @@ def test_while_a_change_waits_to_be_confirmed_nothing_is_exchanged(
         assert list(tapped.programs.values()) == ["leaf"]
 
 
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something done by others when a reader has exchanged the programs for the first time."""
+
+    def be_done(change: Callable[[], object]) -> None:
+        changes = iter([change])
+
+        def then_sweep(interface: Interface, pins: Pins) -> None:
+            for each in changes:
+                each()
+            sweep(interface, pins)
+
+        monkeypatch.setattr(taps, "sweep", then_sweep)
+
+    return be_done
+
+
+def test_what_comes_while_programs_are_exchanged_is_reported_after_the_next_look(
+    scene: Scene, reader: Reader, between: Callable[[Callable[[], object]], None]
+) -> None:
+    with scene.hook.add(spec("from_main")) as attached, load(spec("by_packet")) as program:
+        between(lambda: attached.maps["by_main"].__setitem__(3, program))
+        with scene.hook.tap(reader.tap()) as tapped:
+            assert program.id not in tapped.programs
+            assert tapped.refresh()
+            assert tapped.programs[program.id] == "by_packet"
+            assert not tapped.refresh()
+            scene.send(frame(1, 3))
+            reader.until(1)
+
+
+def test_what_takes_the_place_of_a_copy_at_once_stays_and_is_reported_after_the_next_look(
+    scene: Scene, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Map.__setitem__
+    with scene.hook.add(spec("from_main")) as attached, load(spec("by_packet")) as program:
+        others = iter([program])
+
+        def put(array: Map, slot: Any, value: Any) -> None:
+            real(array, slot, value)
+            if array.name == "by_main" and slot == 1:
+                for each in others:
+                    real(attached.maps["by_main"], slot, each)
+
+        monkeypatch.setattr(Map, "__setitem__", put)
+        with scene.hook.tap(reader.tap()) as tapped:
+            assert program.id not in tapped.programs
+            assert tapped.refresh()
+            assert tapped.programs[program.id] == "by_packet"
+            scene.send(frame(1, 1))
+            reader.until(1)
+        assert reader.returned() == {("by_packet", 1): 1}
+
+
+def test_large_program_arrays_are_looked_at_as_often_as_that_takes_little_time(
+    scene: Scene, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+    monkeypatch.setattr("xdpkit.hook.pace.monotonic", lambda: next(now))
+    with (
+        Map.create(
+            MapType.PROG_ARRAY, key_size=4, value_size=4, max_entries=2048, name="large"
+        ) as large,
+        load_image(calling(large)) as caller,
+        load(spec("leaf")) as leaf,
+    ):
+        with scene.hook.add(caller) as attached, scene.hook.tap(reader.tap()) as tapped:
+            assert not tapped.refresh()
+            attached.maps["large"][7] = leaf
+            # The last look took one, and so as many more pass.
+            looks = [tapped.refresh() for _ in range(49)]
+            assert (any(looks), leaf.id in tapped.programs) == (False, False)
+            assert tapped.refresh()
+            assert tapped.programs[leaf.id] == "leaf"
+        scene.hook.delete()
+
+
+def calling(array: Map) -> Image:
+    """Return a program that tail-calls through slot 7 of an array."""
+    code = bytearray(
+        machine_code(
+            asm.ld_imm64(Register.R2, 0),
+            asm.mov(Register.R3, 7),
+            asm.call("tail_call"),
+            asm.mov(Register.R0, XdpAction.DROP),
+            asm.exit(),
+        )
+    )
+    patch.set_map(code, (0,), array.id)
+    maps = (MapReference(array.id, "large"),)
+    return Image("caller", ProgType.XDP, AttachType.XDP, 0, "GPL", 0, bytes(code), maps=maps)
+
+
+def test_a_change_that_waits_is_not_exchanged_even_if_it_comes_while_a_reader_begins(
+    scene: Scene, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    real = readers.claim
+
+    def claim(*args: Any) -> readers.Claim:
+        monkeypatch.undo()
+        claimed = real(*args)
+        # The reader lets go of the lock before it exchanges.
+        monkeypatch.setattr(Pins, "locked", locked)
+        return claimed
+
+    def locked(*args: Any, **options: Any) -> contextlib.AbstractContextManager[bool]:
+        monkeypatch.undo()
+        with scene.hook.replace(spec("leaf"), revert_after=600) as new:
+            waiting.append(new.program.id)
+        return Pins.locked(*args, **options)
+
+    waiting: list[int] = []
+    monkeypatch.setattr(readers, "claim", claim)
+    with pytest.raises(UsageError, match="a change on it waits to be confirmed"):
+        scene.hook.tap(reader.tap())
+    assert [each.program.id for each in scene.hook.status().attached] == waiting
+    scene.hook.confirm()
+    assert tap_folders(scene.hook) == []
+
+
+def test_a_change_that_waits_is_exchanged_by_nobody(scene: Scene) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    scene.hook.replace(spec("leaf"), revert_after=600).close()
+    pins = scene.hook.place.pins
+    with (
+        pins.locked("exchange", create=False),
+        pytest.raises(UsageError, match="a change on it waits to be confirmed"),
+    ):
+        exchange_copies(
+            View.of(scene.hook.place, scene.hook.place.resolve()),
+            pins,
+            Work(Counting.PACKETS),
+            "exchange",
+        )
+    scene.hook.confirm()
+
+
+def test_what_comes_back_when_a_change_is_undone_reports_to_the_reader_that_is_there(
+    scene: Scene, reader: Reader
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    with scene.hook.tap(reader.tap()) as tapped:
+        scene.hook.replace(spec("leaf"), revert_after=0.1).close()
+        undone(scene.hook)
+        scene.send(frame(1))
+        reader.until(1)
+        tapped.refresh()
+        assert list(tapped.programs.values()) == ["by_packet"]
+    assert is_plain(scene.hook)
+    assert tap_folders(scene.hook) == []
+
+
+@contextlib.contextmanager
+def guarded(hook: Hook) -> Iterator[Change]:
+    """Replace a program, to be undone by this process, which takes the place of the guard."""
+    (present,) = hook.status().attached
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        Program.from_id(present.program.id) as previous,
+    ):
+        patched.setattr(revert, "guarding", lambda *_: contextlib.nullcontext())
+        with hook.replace(spec("leaf"), revert_after=600) as new:
+            assert new.record is not None
+            task = revert.Task(
+                name=new.interface.name,
+                ifindex=new.interface.index,
+                netns_cookie=new.interface.netns_cookie,
+                netns=hook.place.netns,
+                pin_root=hook.place.pin_root,
+                program=new.program.fileno(),
+                previous=previous.fileno(),
+                revert_at=new.record.revert_at,
+            )
+            yield Change(task, new.program, previous)
+
+
+def close(hook: Hook, reader: Reader, change: Callable[[], object]) -> None:
+    with hook.tap(reader.tap()):
+        change()
+
+
+def be_killed(hook: Hook, reader: Reader, change: Callable[[], object]) -> None:
+    tap_and_die(hook, change)
+
+
+ends = pytest.mark.parametrize("end", [close, be_killed])
+
+
+@ends
+def test_of_a_reader_that_ends_while_a_change_waits_nothing_comes_back_with_what_is_undone(
+    scene: Scene, reader: Reader, end: Callable[[Hook, Reader, Callable[[], object]], None]
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    with contextlib.ExitStack() as during:
+        changes: list[Change] = []
+        end(scene.hook, reader, lambda: changes.append(during.enter_context(guarded(scene.hook))))
+        assert len(tap_folders(scene.hook)) == 1
+        assert changes.pop().undo()
+    assert scene.hook.status().attached[0].program.name == "by_packet"
+    assert is_plain(scene.hook)
+    assert tap_folders(scene.hook) == []
+
+
+@ends
+def test_of_a_reader_that_ends_while_a_change_waits_nothing_is_left_when_that_is_confirmed(
+    scene: Scene, reader: Reader, end: Callable[[Hook, Reader, Callable[[], object]], None]
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    end(scene.hook, reader, lambda: scene.hook.replace(spec("leaf"), revert_after=600).close())
+    assert len(tap_folders(scene.hook)) == 1
+    scene.hook.confirm()
+    assert is_plain(scene.hook)
+    assert tap_folders(scene.hook) == []
+
+
+def test_clean_says_what_waits_for_a_change_to_be_confirmed(
+    scene: Scene, veth: Veth, reader: Reader, only_here: None
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    close(
+        scene.hook,
+        reader,
+        lambda: scene.hook.replace(spec("leaf"), revert_after=600).close(),
+    )
+    root = scene.hook.place.pin_root
+    (name,) = tap_folders(scene.hook)
+    waiting = Cleaned(
+        "what a reader of frames left that is gone",
+        f"{scene.hook.place.pins.folder}/{name}",
+        error=f"a change on {veth.name} waits to be confirmed",
+    )
+    assert clean(pin_root=root) == (waiting,)
+    scene.hook.confirm()
+    assert clean(pin_root=root) == ()
+
+
+def test_a_hook_that_cannot_be_put_right_keeps_the_folders_of_no_others(
+    scene: Scene, veth: Veth, only_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Hook(veth.peer, netns=veth.peer_netns, pin_root=scene.hook.place.pin_root)
+    reach(monkeypatch, veth.netns, veth.peer_netns)
+    for hook in (scene.hook, other):
+        hook.add(spec("by_packet")).close()
+        tap_and_die(hook)
+    real = unread.put_plain
+
+    def put_plain(place: Place, interface: Interface, what: str) -> None:
+        if interface.name == veth.name:
+            raise KernelRefused(what, errno=errno.EIO, cause="it is broken")
+        real(place, interface, what)
+
+    monkeypatch.setattr(unread, "put_plain", put_plain)
+    cleaned = clean(pin_root=scene.hook.place.pin_root)
+    assert [each.error for each in cleaned].count("it is broken") == 2
+    assert is_plain(other)
+    assert len(tap_folders(scene.hook)) == 1
+    monkeypatch.undo()
+    scene.hook.counters.disable()
+    assert tap_folders(scene.hook) == []
+    other.delete()
+
+
+def test_a_reader_that_begins_anew_gets_what_it_wants_now(
+    scene: Scene, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    with pytest.MonkeyPatch.context() as failing:
+        failing.setattr(unread, "put_plain", lambda *_: None)
+        with scene.hook.tap(reader.tap(actions=frozenset({"drop"}))):
+            pass
+    with scene.hook.tap(reader.tap(actions=frozenset({"pass"}))):
+        scene.send(frame(1), frame(2))
+        reader.until(1)
+    assert reader.returned() == {("by_packet", 2): 1}
+    assert is_plain(scene.hook)
+
+
+def test_a_reader_follows_an_interface_to_another_namespace_and_leaves_nothing_behind(
+    scene: Scene, veth: Veth, reader: Reader
+) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    root = scene.hook.place.pin_root
+    with namespace() as name:
+        with (
+            scene.hook.tap(reader.tap()),
+            rtnetlink(veth.netns) as connection,
+            open(netns.path_of(name), "rb") as there,
+        ):
+            connection.link("set", index=veth.interface.index, net_ns_fd=there.fileno())
+        hook = Hook(veth.name, netns=name, pin_root=root)
+        assert not is_plain(hook)
+        assert len(tap_folders(hook)) == 1
+        with hook.tap(reader.tap()):
+            (running,) = hook.status().programs
+            with Program.from_id(running.program.id) as program:
+                program.run(frame(1))
+            ((event, _),) = reader.until(1)
+            assert event.netns == inode(name)
+        assert is_plain(hook)
+        assert tap_folders(hook) == []
+        hook.delete()
+
+
+def test_counters_that_are_as_they_should_be_leave_a_tap_alone(
+    scene: Scene, reader: Reader
+) -> None:
+    scene.hook.add(spec("from_main")).close()
+    with scene.hook.tap(reader.tap()) as tapped:
+        scene.counters.disable()
+        assert not tapped.refresh()
+        scene.counters.enable()
+        assert tapped.refresh()
+        scene.counters.enable()
+        assert not tapped.refresh()
+        scene.send(frame(1, 1))
+        reader.until(1)
+    assert is_plain(scene.hook)
+
+
+def test_queues_without_a_program_are_said_to_be_not_reported(scene: Scene, reader: Reader) -> None:
+    scene.hook.queues[1].add(spec("by_packet")).close()
+    with scene.hook.tap(reader.tap()) as tapped:
+        assert tapped.not_tapped == (
+            "Frames of queues 0, 2-3 are not reported: no program serves them.",
+        )
+        scene.hook.add(spec("leaf")).close()
+        assert tapped.refresh()
+        assert not tapped.not_tapped
+    with scene.hook.tap(reader.tap(actions=frozenset({"drop"}))) as tapped:
+        assert not tapped.not_tapped
+
+
+def test_a_tap_of_an_empty_hook_leaves_no_folder(veth: Veth, pin_root: str, reader: Reader) -> None:
+    with Hook(veth.name, netns=veth.netns, pin_root=pin_root).tap(reader.tap()):
+        assert os.listdir(pin_root) == ["xdpkit"]
+    assert os.listdir(pin_root) == []
+
+
+def test_what_listens_to_programs_of_others_needs_the_maps_of_its_reader(
+    veth: Veth, pin_root: str
+) -> None:
+    hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
+    with Reader.made() as reader:
+        number = reader.ring.id
+        wanted = work_for.Reader(number, number, number, 1, ALL, 0, 1, 0)
+    with foreign_link(veth):
+        (present,) = hook.status().attached
+        with pytest.raises(UsageError, match=f"its reader has closed map {number}"):
+            watching.listen(present, veth.interface, wanted)
+
+
 def test_a_second_reader_is_refused(scene: Scene, veth: Veth, reader: Reader) -> None:
     scene.hook.add(spec("by_packet")).close()
     with scene.hook.tap(reader.tap()), Reader.made() as other:
@@ -743,7 +1113,7 @@ def test_maps_that_are_no_readers_are_refused(scene: Scene, reader: Reader) -> N
 
 @pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_reader_that_dies_at_any_step_leaves_what_the_next_change_puts_right(
-    veth: Veth, pin_root: str, killing: Killing, stride: int
+    veth: Veth, pin_root: str, killing: Killing, only_here: None, stride: int
 ) -> None:
     hook = Hook(veth.name, netns=veth.netns, pin_root=pin_root)
     hook.add(spec("from_main")).close()
@@ -752,16 +1122,51 @@ def test_a_reader_that_dies_at_any_step_leaves_what_the_next_change_puts_right(
         with Reader.made() as reader, hook.tap(reader.tap()):
             pass
 
+    # By nothing that exchanges programs anyhow.
     for step in itertools.count(1, stride):
         if killing.die(tap_and_close, step) is None:
             break
         assert hook.status().programs[0].program.name == "from_main"
-        hook.counters.disable()
+        if step % 2:
+            clean(pin_root=pin_root)
+        else:
+            hook.queues[1].add(spec("leaf")).close()
+            hook.queues[1].delete()
         assert is_plain(hook)
         assert tap_folders(hook) == []
     assert killing.deaths > 10 / stride
     assert is_plain(hook)
     hook.delete()
+
+
+def test_a_process_that_a_reader_forked_off_is_no_reader(scene: Scene) -> None:
+    scene.hook.add(spec("by_packet")).close()
+    pins = scene.hook.place.pins
+    with Reader.made() as reader, scene.hook.tap(reader.tap()) as tapped:
+        ready, told = os.pipe()
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(UsageError):
+                tapped.close()
+                tapped.refresh()
+                os._exit(1)
+            os.write(told, b"!")
+            signal.pause()
+        os.close(told)
+        try:
+            with open(ready, "rb") as said:
+                assert said.read(1) == b"!"
+            assert len(readers.live(pins)) == 1
+            # As if it were killed: what it holds goes without its doing.
+            tapped._claim.leave_to_parent()
+            assert readers.live(pins) == set()
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert not is_plain(scene.hook)
+    scene.hook.queues[1].add(spec("leaf")).close()
+    assert is_plain(scene.hook)
+    assert tap_folders(scene.hook) == []
 
 
 def test_the_next_reader_takes_over_from_one_that_was_killed(scene: Scene, reader: Reader) -> None:
@@ -802,14 +1207,13 @@ def test_clean_leaves_alone_what_has_a_reader(
         assert not tapped.refresh()
 
 
-def tap_and_die(hook: Hook) -> None:
+def tap_and_die(hook: Hook, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Have a process tap a hook that is killed then."""
     ready, told = os.pipe()
     child = os.fork()
     if not child:
         try:
-            with Reader.made() as reader:
-                hook.tap(reader.tap())
+            with Reader.made() as reader, hook.tap(reader.tap()):
                 os.write(told, b"!")
                 signal.pause()
         finally:
@@ -817,9 +1221,10 @@ def tap_and_die(hook: Hook) -> None:
     os.close(told)
     with open(ready, "rb") as said:
         assert said.read(1) == b"!"
+        assert not is_plain(hook)
+        meanwhile()
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert not is_plain(hook)
 
 
 @pytest.mark.parametrize(

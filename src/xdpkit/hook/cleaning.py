@@ -25,6 +25,7 @@ from xdpkit.hook.repair import (
     unwatch_gone,
 )
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner
+from xdpkit.hook.view import View
 from xdpkit.interfaces import Interface, list_all
 from xdpkit.interfaces.namespaces import Reachable, reachable
 from xdpkit.syscalls import bpf, privilege
@@ -199,29 +200,43 @@ def _put_back_unread(namespaces: Reachable, pins: Pins, dry_run: bool) -> Iterat
     left = readers.left(pins)
     if not left:
         return
-    is_done = True
+    kept: dict[tuple[int, int], str] = {}
     for hook in _hooks(namespaces, pins):
-        interface = hook.interface
-        place = Place(interface.index, interface.netns, pins.root)
-        found = Cleaned("copies that report frames to nobody", None, interface.name)
+        hooks = frozenset({(hook.interface.netns_cookie, hook.interface.index)})
+        place = Place(hook.interface.index, hook.interface.netns, pins.root)
+        found = Cleaned("copies that report frames to nobody", None, hook.interface.name)
         try:
-            if not unread.is_on(place, interface):
+            view = View.of(place, hook.interface)
+            hooks |= view.hooks
+            is_stale = bool(unread.stale(view, pins))
+            if view.is_waiting:
+                reason = f"a change on {hook.interface.name} waits to be confirmed"
+            elif not is_stale:
                 continue
-            if not dry_run:
-                unread.put_plain(place, interface, "clean up")
-                if unread.is_on(place, interface):
-                    is_done = False
-                    continue
+            else:
+                reason = "" if dry_run else _put_back(place, hook.interface, pins)
         except XdpkitError as error:
-            is_done = False
-            found = replace(found, error=error.cause)
-        yield found
-    for hook_id, path in left.items() if is_done else ():
+            is_stale, reason = True, error.cause
+        if reason:
+            kept.update(dict.fromkeys(hooks, reason))
+        if is_stale:
+            yield replace(found, error=reason or None)
+    for hook_id, path in left.items():
+        what = "what a reader of frames left that is gone"
+        if hook_id in kept:
+            yield Cleaned(what, path, error=kept[hook_id])
         # By its folder it is noticed where it could not be looked at.
-        if hook_id[0] in namespaces or not namespaces.unseen:
-            yield Cleaned("what a reader of frames left that is gone", path)
+        elif hook_id[0] in namespaces or not namespaces.unseen:
+            yield Cleaned(what, path)
             if not dry_run:
                 readers.give_up(pins, hook_id)
+
+
+def _put_back(place: Place, interface: Interface, pins: Pins) -> str:
+    """Put plain copies back; return why some are still not plain, and "" if all are."""
+    unread.put_plain(place, interface, "clean up")
+    left = View.of(place, place.resolve_again(interface))
+    return "not all programs can be loaded again" if unread.stale(left, pins) else ""
 
 
 def _hooks(namespaces: Reachable, pins: Pins) -> Iterator[HookStatus]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError, XdpkitError
 from xdpkit.hook import pins as pinned
+from xdpkit.hook import readers, unread, watching
 from xdpkit.hook import settings as kept
-from xdpkit.hook import watching
 from xdpkit.hook.exchanging import exchange_copies
 from xdpkit.hook.looking import examine, member_of
 from xdpkit.hook.mode import Via
@@ -28,7 +28,6 @@ from xdpkit.hook.place import Place
 from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.settings import Counting, Settings
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary
-from xdpkit.hook.unread import put_back_unread
 from xdpkit.hook.view import View, require_settled, why_no_copy
 from xdpkit.hook.work import Work
 from xdpkit.interfaces import Interface
@@ -145,6 +144,10 @@ class Counters:
         counts on. What cannot be counted is said in the report. If it is on already, this counts
         bytes, too, or no longer, and what has come into program arrays meanwhile.
 
+        A program whose frames are reported meanwhile (:meth:`xdpkit.Hook.tap`) is left alone where
+        it counts as it should. Where it does not, or a subprogram tail-calls through an array that
+        it uses, it reports again when its reader has looked at the hook.
+
         Args:
             count_bytes: whether to count the bytes of the packets, too.
 
@@ -228,7 +231,9 @@ class Counters:
             view.require_understood(what)
             if has_pins:
                 self._set(found.interface, counting, what)
-            notes = exchange_copies(view, pins, Work(counting), what)
+            hooks = view.hooks
+            done = exchange_copies(view, pins, Work(counting), what, spared=readers.live(pins))
+            notes = done.notes
             refused = self._watch(view) if counting else {}
             if has_pins:
                 # The pins of the copies that have gone.
@@ -241,7 +246,8 @@ class Counters:
                 self._watched(found.interface, settings),
             )
             view.unpin_left_arrays()
-        put_back_unread(place)
+            if has_pins:
+                unread.release(pins, hooks, view)
         return self._report(view, settings, (*view.foreign(refused), *notes) if counting else notes)
 
     def _watch(self, view: _View) -> dict[int, str]:

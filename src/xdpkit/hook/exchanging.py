@@ -9,15 +9,18 @@ one goes on with.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpkit.hook import roots
 from xdpkit.hook.holding import open_program
+from xdpkit.hook.homes import ids_on
 from xdpkit.hook.members import maps_that_need_a_holder
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.present import opened
+from xdpkit.hook.view import require_settled
 from xdpkit.hook.writing import forget
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
@@ -26,11 +29,36 @@ from xdpkit.syscalls.fd import Fd
 if TYPE_CHECKING:
     from xdpkit.hook.leaves import Copies
     from xdpkit.hook.pins import Pins
+    from xdpkit.hook.reach import Hook
     from xdpkit.hook.view import View
     from xdpkit.hook.work import Work
 
 
-def exchange_copies(view: View, pins: Pins, work: Work, what: str) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What came of an exchange.
+
+    Attributes:
+        notes: what could not be done, in sentences.
+        ids: the programs on the interface, and arrays: those in the slots of program arrays that
+            are not xdpkit's own. They are as they were found, with what was put there; what
+            somebody else changed meanwhile differs.
+    """
+
+    notes: tuple[str, ...]
+    ids: tuple[int | None, ...]
+    arrays: Mapping[int, Mapping[int, int]]
+
+
+def exchange_copies(
+    view: View,
+    pins: Pins,
+    work: Work,
+    what: str,
+    *,
+    spared: Collection[Hook] = (),
+    anew: bool = False,
+) -> Exchanged:
     """Have a hook's programs do some work, and no other. Under the lock.
 
     Args:
@@ -38,25 +66,35 @@ def exchange_copies(view: View, pins: Pins, work: Work, what: str) -> tuple[str,
         pins: all pins.
         work: what the copies are to do.
         what: what is being tried, for errors.
-
-    Returns what could not be done, in sentences.
+        spared: the hooks whose readers are there: what reports to them is left so where it counts
+            as it should.
+        anew: whether what reports is exchanged even if it reports to the same ring: whoever it
+            was made for may have wanted something else.
 
     Raises:
+        UsageError: a change waits to be confirmed. What waits must not be exchanged, for whoever
+            is to undo it would not find it.
         HookBusy: another process changed the hook meanwhile.
         RequirementUnmet: pins are impossible.
         MissingPrivilege: a capability is missing.
         KernelRefused: the kernel or the driver refused.
     """
-    return _Exchange(view, pins, what).make(work)
+    require_settled(view.found, what)
+    return _Exchange(view, pins, what, frozenset(spared), anew).make(work)
 
 
 class _Exchange:
-    def __init__(self, view: View, pins: Pins, what: str) -> None:
+    def __init__(
+        self, view: View, pins: Pins, what: str, spared: frozenset[Hook], anew: bool
+    ) -> None:
         self._view = view
         self._pins = pins
         self._what = what
+        self._spared = spared
+        self._anew = anew
+        self._ids = {number: number for number in ids_on(view.found.interface)}
 
-    def make(self, work: Work) -> tuple[str, ...]:
+    def make(self, work: Work) -> Exchanged:
         with (
             self._copies(work) as copies,
             # What is half done is for the next command, and not undone.
@@ -65,10 +103,25 @@ class _Exchange:
             self._hold(copies.make_arrays())
             copies.put_leaves()
             for number in self._view.ours:
-                copy = copies.instead_of(number, work)
+                copy = copies.instead_of(number, copies.work_of(number))
                 if copy is not None:
                     self._put(number, copy)
-            return tuple(copies.notes)
+            return Exchanged(
+                notes=tuple(copies.notes),
+                ids=tuple(self._ids[each] for each in ids_on(self._view.found.interface)),
+                arrays=self._arrays(copies.put),
+            )
+
+    def _arrays(self, put: Mapping[tuple[int, int], int]) -> Mapping[int, Mapping[int, int]]:
+        web = self._view.web
+        found = {
+            number: dict(contents)
+            for number, contents in web.arrays.items()
+            if not web.is_of_copies(number)
+        }
+        for (number, slot), copy in put.items():
+            found[number][slot] = copy
+        return found
 
     def _copies(self, work: Work) -> Copies:
         from xdpkit.hook import leaves
@@ -84,6 +137,8 @@ class _Exchange:
             queues=view.queues,
             held=view.held,
             alone=view.alone,
+            spared=self._spared,
+            anew=self._anew,
         )
         return leaves.Copies(view.web, view.plan_for(work.verb) if work else leaves.NOTHING, terms)
 
@@ -121,6 +176,7 @@ class _Exchange:
             if attached in found.attached:
                 holding, compared, _ = during.enter_context(opened(attached, found, None, what))
                 holding.swap(copy.fileno(), compared, what)
+                self._ids[number] = copy.id
                 forget(attached, compared)
                 return
             root = found.root.root if found.root is not None else None

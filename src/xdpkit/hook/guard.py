@@ -28,6 +28,7 @@ from xdpkit.hook.homes import ids_on
 from xdpkit.hook.place import Place
 from xdpkit.hook.repair import sweep
 from xdpkit.hook.revert import FAILED, MADE, READY, Task
+from xdpkit.hook.unread import finish
 from xdpkit.interfaces import Interface, namespaces
 from xdpkit.kernel import Program
 from xdpkit.syscalls.fd import Fd
@@ -178,12 +179,15 @@ class Change:
                 netns_cookie=self.task.netns_cookie,
                 ifindex=self.task.ifindex,
             )
-            # It is undone. What cannot be swept now, the next change sweeps.
-            with contextlib.suppress(XdpkitError):
+            # It is undone. What cannot be put right now, the next change puts right.
+            with contextlib.suppress(XdpkitError, OSError):
                 if self.previous is None and folder is not None and folder.keeps(self.program.id):
                     pinned.remove(folder.path)
                 elif has_pins:
                     sweep(place.resolve_again(interface), pins)
+                if has_pins:
+                    # Its reader may have gone while this waited.
+                    finish(place, place.resolve_again(interface), self.what)
         return True
 
 

@@ -4,7 +4,9 @@
 Here they are said to count; what reports frames is exchanged in the same way (:mod:`.work`).
 
 A leaf that only main functions call is counted in the place where it is: its copy goes into the
-slot of the array, so that whoever changes the array later changes what is called. An array that a
+slot of the array, so that whoever changes the array later changes what is called. The kernel has
+no compare-and-exchange for a slot: what somebody else puts there in the few microseconds between a
+look and the copy's coming is lost. What comes after the copy stays. An array that a
 subprogram tail-calls through, too, has to stay as it is, since what its programs return there is
 no action (:mod:`xdpkit.rewrite.tailcalls`). Main functions then get an array of copies, which is as
 the other one was when counting was enabled.
@@ -285,6 +287,7 @@ class Terms:
         coming: the program that is about to be attached; its record is not written here.
         begins: whether nothing that counts is still attached: what was counted by an attachment
             that has ended is not the next one's.
+        spared, anew: as :func:`~xdpkit.hook.exchanging.exchange_copies` has them.
     """
 
     interface: Interface
@@ -297,6 +300,8 @@ class Terms:
     alone: Mapping[int, int] = field(default_factory=dict)
     coming: Program | None = None
     begins: bool = False
+    spared: frozenset[Hook] = frozenset()
+    anew: bool = False
 
 
 class Copies:
@@ -342,6 +347,11 @@ class Copies:
         copy = self.instead_of(number, work)
         self._made[number, work] = None
         return None if copy is None else (copy, self._counting[copy.id])
+
+    def work_of(self, number: int) -> Work:
+        """Return what the copy of a program is to do, of all that is to be done."""
+        program = self._web.programs[number]
+        return self._terms.work.of(program.logical_id_for(self._terms.hooks), program.name)
 
     def instead_of(self, number: int, work: Work) -> Program | None:
         """Return the copy that is to take the place of a program.
@@ -396,10 +406,14 @@ class Copies:
             self.notes[sentence] = None
 
     def _is_so(self, program: Reached, work: Work) -> bool:
-        hooks = self._terms.hooks
-        if (program.counting_for(hooks), program.tap_for(hooks)) != (work.counting, work.ring):
+        terms = self._terms
+        stored = program.record_for(terms.hooks)
+        counting, ring = program.counting_for(terms.hooks), program.tap_for(terms.hooks)
+        if work.reader is None and stored is not None and stored.record.hook in terms.spared:
+            ring = 0
+        if (counting, ring) != (work.counting, work.ring):
             return False
-        if work and self._terms.begins:
+        if (work and terms.begins) or (work.reader is not None and terms.anew):
             return False
         # An array of copies is made anew each time: what it was made from may have changed.
         return not work or not self._needs_arrays(program.id)
@@ -534,7 +548,7 @@ class Copies:
             KernelRefused: the kernel refused.
         """
         holders = [number for number in self._terms.held if self._needs_arrays(number)]
-        if not all(self.instead_of(number, self._terms.work) for number in holders):
+        if not all(self.instead_of(number, self.work_of(number)) for number in holders):
             self._close()
             self._plan = without_copies(self._plan, self._web, self._terms.work.verb)
             self.notes.update(dict.fromkeys(self._plan.not_counted))
@@ -557,10 +571,12 @@ class Copies:
                 continue
             for slot, member in contents.items():
                 is_counted = number in self._plan.in_place and member in self._plan.counted
-                work = self._terms.work if is_counted else NO_WORK
                 program = self._web.programs.get(member)
+                if program is None:
+                    continue
+                work = self.work_of(member) if is_counted else NO_WORK
                 # What xdpkit never copied for this hook does nothing more here.
-                if program is None or (not work and program.record_for(self._terms.hooks) is None):
+                if not work and program.record_for(self._terms.hooks) is None:
                     continue
                 copy = self.instead_of(member, work)
                 if copy is not None:
@@ -572,8 +588,11 @@ class Copies:
             before = None
             with suppress(UsageError):
                 before = unless_put.enter_context(Program.from_id(member))
-            if before is not None and array.get(slot) == member:
-                array[slot] = copy
+            if before is None or array.get(slot) != member:
+                return
+            array[slot] = copy
+            # Somebody else may have put something there since.
+            if array.get(slot) == copy.id:
                 self.put[number, slot] = copy.id
                 unless_put.pop_all()
                 self.exchanges.add(number, slot, before, copy.id)
@@ -584,7 +603,7 @@ class Copies:
             with suppress(UsageError), Program.from_id(member) as present:
                 copy = None
                 if member in self._plan.counted:
-                    copy = self.instead_of(member, self._terms.work)
+                    copy = self.instead_of(member, self.work_of(member))
                 array[slot] = copy or present
                 if copy is not None and copy.counters is not None:
                     # The copy goes when counting is switched off; what it counted is to stay.

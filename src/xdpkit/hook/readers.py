@@ -4,8 +4,11 @@
 ``<bpffs>/xdpkit/tap-<netns cookie>-<ifindex>/`` is made before programs are exchanged for copies
 that report, and removed after they have been exchanged again. The reader holds a lock on it
 (``flock``), which the kernel releases with the process, however that ends. So a folder that nobody
-has locked says that copies may be left that report to nobody. They cost next to nothing, since
-nobody grants them credit, and the next change puts others in their place.
+has locked says that copies may be left that report to nobody. When they have spent the credit that
+their reader granted they cost next to nothing, and the next change puts others in their place.
+
+A folder also stays for copies that are on no hook now and may come back: those that a change has
+replaced which waits to be confirmed.
 
 All of this is done under the lock of the pins (:meth:`xdpkit.hook.pins.Pins.locked`).
 """
@@ -16,7 +19,9 @@ import contextlib
 import fcntl
 import os
 import re
+import weakref
 from collections.abc import Collection, Iterator
+from typing import Self
 
 from xdpkit.errors import HookBusy, KernelRefused
 from xdpkit.hook.pins import Pins
@@ -26,7 +31,52 @@ from xdpkit.syscalls.fd import Fd
 _NAME = re.compile(r"tap-(\d+)-(\d+)")
 
 
-def claim(pins: Pins, interface: Interface, what: str) -> Fd:
+class Claim:
+    """That somebody is an interface's reader: a context manager; see :func:`claim`.
+
+    It is this process's alone: in one that is forked off it is closed.
+    """
+
+    def __init__(self, folder: Fd) -> None:
+        """Take over a folder that is locked."""
+        self._folder = folder
+        _CLAIMS.add(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._folder.closed
+
+    def close(self) -> None:
+        """Be the reader no longer; closing twice does nothing."""
+        if not self.closed:
+            # The lock would last as long as the last descriptor, and a process may have inherited
+            # one that was forked off without Python's doing.
+            fcntl.flock(self._folder.fileno(), fcntl.LOCK_UN)
+            self._folder.close()
+
+    def leave_to_parent(self) -> None:
+        """Close the descriptor, and leave the lock to the process that has the claim."""
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+_CLAIMS: weakref.WeakSet[Claim] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for each in list(_CLAIMS):
+        each.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
+
+
+def claim(pins: Pins, interface: Interface, what: str) -> Claim:
     """Become an interface's reader, as long as what is returned is open.
 
     Raises:
@@ -49,13 +99,16 @@ def claim(pins: Pins, interface: Interface, what: str) -> Fd:
             cause=f"another reader has the frames of {interface.name} reported already",
             remedy=f"see which: fuser -v {path}",
         )
-    return folder
+    return Claim(folder)
 
 
 def give_up(pins: Pins, hook: tuple[int, int]) -> None:
     """Remove the folder of a hook's reader: no copy reports to it any more."""
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(_path(pins, hook))
+    # The one above it, if that was all there was.
+    with contextlib.suppress(OSError):
+        os.rmdir(pins.folder)
 
 
 def may_have_left(pins: Pins) -> bool:

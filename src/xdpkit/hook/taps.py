@@ -7,7 +7,8 @@ they count stays as it is. Programs of others are listened to from outside, wher
 that (:mod:`xdpkit.hook.watching`).
 
 Others may change the hook meanwhile: what they attach does not report until the reader looks again
-(:meth:`Tapped.refresh`). An interface has one reader at a time.
+(:meth:`Tapped.refresh`). An interface has one reader at a time. So it is when counters are switched
+while somebody reads: a program whose counting changes reports again when the reader has looked.
 
 It is not a setting of the interface and does not outlive the reader: see
 :mod:`xdpkit.hook.readers`.
@@ -16,20 +17,21 @@ It is not a setting of the interface and does not outlive the reader: see
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from xdpkit.errors import HookBusy, UsageError, XdpkitError
-from xdpkit.hook import readers, settings, unread, watching
-from xdpkit.hook.exchanging import exchange_copies
+from xdpkit.hook import readers, scope, settings, unread, watching
+from xdpkit.hook.exchanging import Exchanged, exchange_copies
 from xdpkit.hook.homes import ids_on
+from xdpkit.hook.pace import Pace
 from xdpkit.hook.place import Place
 from xdpkit.hook.repair import repair, sweep
 from xdpkit.hook.settings import Counting
 from xdpkit.hook.state import AttachedProgram, Owner
-from xdpkit.hook.view import View, require_settled, why_no_copy
+from xdpkit.hook.view import View, is_waiting, require_settled, why_no_copy
 from xdpkit.hook.work import Reader, Work
 from xdpkit.interfaces import Interface
 from xdpkit.kernel import host
@@ -40,7 +42,14 @@ from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType
 from xdpkit.uapi.capability import Capability
 
+if TYPE_CHECKING:
+    from xdpkit.hook.reach import Hook
+
 _ENTRY = 64  # bytes that the credits of a CPU have, and what it has spent
+# Some 10 ms to read.
+_FEW_SLOTS = 1024
+# Two hundredths of the time.
+_PAUSE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,8 @@ class Tap:
             :data:`xdpkit.rewrite.COUNTED`.
         snaplen: bytes of each frame.
         sample: report 1 in this many of these frames, on each CPU.
+        programs: the programs whose frames are wanted, by their logical ids, and by names, of which
+            the kernel keeps 15 characters; None: all.
     """
 
     ring: Map
@@ -64,6 +75,21 @@ class Tap:
     actions: frozenset[str]
     snaplen: int = 64
     sample: int = 1
+    programs: frozenset[int | str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What serves an interface's packets.
+
+    Attributes:
+        ids: the programs on it. arrays: those in the slots of program arrays, by the array's id.
+        slots: how many the arrays have in all.
+    """
+
+    ids: tuple[int | None, ...]
+    arrays: Mapping[int, Mapping[int, int]]
+    slots: int
 
 
 class Tapped:
@@ -90,8 +116,11 @@ class Tapped:
         # By its index: it may be renamed.
         self._place = replace(place, iface=seen.index)
         self._what = what
-        self._arrays: frozenset[int] = frozenset()
-        self._seen: object = None
+        # What there was; None: look again, whatever there is.
+        self._seen: _Sight | None = None
+        self._pace = Pace(_PAUSE)
+        # The ring may have been another reader's.
+        self._is_first = True
         # What listens to programs of others, by their ids; and to whom it was in vain.
         self._links: dict[int, Fd] = {}
         self._refused: dict[int, str] = {}
@@ -111,8 +140,10 @@ class Tapped:
     def refresh(self) -> bool:
         """Have programs report that were attached since, or replaced; return whether there were.
 
-        As long as nothing changes this is cheap. While a change waits to be confirmed, and when
-        another one comes in between, it is left for the next time.
+        As long as nothing changes this is cheap. Program arrays with more than 1,024 slots in all
+        take long to read: they are not read again before 50 times as long has passed. While a
+        change waits to be confirmed, and when another one comes in between, it is left for the next
+        time.
 
         Raises:
             UsageError: this is closed; or the interface has gone, or moved.
@@ -123,12 +154,12 @@ class Tapped:
         if self._claim.closed:
             raise UsageError(self._what, cause="it was closed")
         interface = self._place.resolve_again(self.interface)
-        if self._seen is not None and self._seen == _state(interface, self._arrays):
+        if self._seen is not None and not self._has_changed(self._seen, interface):
             return False
         try:
             with self._place.pins.locked(self._what, create=True):
                 interface = self._place.resolve_again(interface)
-                if View.of(self._place, interface).is_waiting:
+                if is_waiting(self._place.look_again(interface)):
                     self._seen = None
                     return False
                 self._exchange(interface)
@@ -141,7 +172,7 @@ class Tapped:
         """Have the programs report no longer. Safe to repeat.
 
         Where that fails, or a change waits to be confirmed, the copies stay, and cost next to
-        nothing: the next change puts others in their place.
+        nothing when they have spent their credit: the next change puts others in their place.
 
         Raises:
             HookBusy: another process changed the hook meanwhile.
@@ -172,18 +203,25 @@ class Tapped:
         view.require_understood(what)
         found = settings.first(settings.places(pins, interface))
         counting = found.counting if found is not None else Counting.OFF
-        notes = exchange_copies(view, pins, Work(counting, self._reader), what)
+        done = exchange_copies(view, pins, Work(counting, self._reader), what, anew=self._is_first)
+        self._is_first = False
         # The pins of the copies that have gone.
         sweep(place.resolve_again(interface), pins)
-        self._look(place.resolve_again(interface), notes)
+        self._look(place.resolve_again(interface), done, view.hooks)
 
-    def _look(self, interface: Interface, notes: Iterable[str]) -> None:
+    def _look(self, interface: Interface, done: Exchanged, hooks: Collection[Hook]) -> None:
         view = View.of(self._place, interface)
         view.unpin_left_arrays()
+        # Of an interface that has moved, what was said about it elsewhere.
+        unread.release(self._place.pins, hooks, view)
         self.interface = interface
         # What a root runs is tail-called, and has nobody to listen to it.
         self._listen_to(
-            {each.program.id: each for each in view.found.attached if _is_foreign(each)}
+            {
+                each.program.id: each
+                for each in view.found.attached
+                if _is_foreign(each) and self._is_wanted(each)
+            }
         )
         self.programs = {
             program.logical_id_for(view.hooks): program.name
@@ -193,13 +231,29 @@ class Tapped:
         for each in view.found.attached:
             if each.program.id in self._links:
                 self.programs[each.program.id] = watching.name_of(each.program)
-        self.not_tapped = tuple(dict.fromkeys((*self._missing, *self._foreign(view), *notes)))
-        arrays = {each for each in view.web.arrays if not view.web.is_of_copies(each)}
+        self.not_tapped = tuple(
+            dict.fromkeys(
+                (*self._missing, *self._foreign(view), *done.notes, *self._unserved(view))
+            )
+        )
+        # Not as it is now: what has come in between is for the next time.
+        arrays = dict(done.arrays)
         root = view.found.root.root if view.found.root is not None else None
         if root is not None:
-            arrays.add(root.array_id)
-        self._arrays = frozenset(arrays)
-        self._seen = _state(interface, self._arrays)
+            arrays[root.array_id] = _contents(root.array_id)
+        self._seen = _Sight(done.ids, arrays, sum(view.web.sizes.get(each, 0) for each in arrays))
+
+    def _has_changed(self, seen: _Sight, interface: Interface) -> bool:
+        """Whether other programs serve an interface's packets than there were."""
+        if ids_on(interface) != seen.ids:
+            return True
+        if seen.slots > _FEW_SLOTS and not self._pace.is_due:
+            return False
+        with self._pace.measured():
+            return any(_contents(each) != had for each, had in seen.arrays.items())
+
+    def _is_wanted(self, foreign: AttachedProgram) -> bool:
+        return self._reader.wants(foreign.program.id, watching.name_of(foreign.program))
 
     def _listen_to(self, wanted: Mapping[int, AttachedProgram]) -> None:
         """Listen to these programs of others, and to no more of them."""
@@ -214,11 +268,24 @@ class Tapped:
             except XdpkitError as error:
                 self._refused[number] = watching.reason(error)
 
+    def _unserved(self, view: View) -> Iterator[str]:
+        """Yield what is not reported because there is no program that returns anything."""
+        root = view.found.root.root if view.found.root is not None else None
+        served = {each.qid for each in view.found.programs}
+        is_wanted = self._reader.programs is None and "pass" in self._reader.actions
+        if root is None or None in served or not is_wanted:
+            return
+        idle = frozenset(range(root.queues)) - served
+        if idle:
+            yield f"Frames of {scope.describe(idle)} are not reported: no program serves them."
+
     def _foreign(self, view: View) -> Iterator[str]:
         """Yield why the frames of programs are not reported that xdpkit did not attach."""
         for each in view.found.programs:
             number = each.program.id
             if number in view.ours or number in self._links or each.is_leaving:
+                continue
+            if not self._is_wanted(each):
                 continue
             reason = why_no_copy(each)
             if number in self._refused:
@@ -234,12 +301,14 @@ class Tapped:
             if not has_pins:
                 return
             try:
-                interface = place.resolve_again(self.interface)
+                unread.put_plain(place, place.resolve_again(self.interface), what)
+                view = View.of(place, place.resolve_again(self.interface))
             except UsageError:
+                # It has gone, or moved.
                 is_left = _is_used(self._reader.ring)
             else:
-                unread.put_plain(place, interface, what)
-                is_left = bool(View.of(place, interface).reporting)
+                # What waits to be undone may bring copies back.
+                is_left = view.is_waiting or bool(view.reporting)
             if not is_left:
                 readers.give_up(pins, hook)
 
@@ -290,6 +359,7 @@ def _reader(tap: Tap, interface: Interface, what: str) -> tuple[Reader, tuple[st
         snaplen=snaplen,
         sample=tap.sample,
         wanted=tap.snaplen,
+        programs=tap.programs,
     )
     return reader, missing
 
@@ -298,13 +368,11 @@ def _is_foreign(attached: AttachedProgram) -> bool:
     return attached.owner is not Owner.XDPKIT and not attached.is_leaving
 
 
-def _state(interface: Interface, arrays: Iterable[int]) -> object:
-    """Return what changes when other programs serve an interface's packets."""
-    contents = {}
-    for number in arrays:
-        with contextlib.suppress(UsageError), Map.from_id(number) as array:
-            contents[number] = dict(array.items())
-    return ids_on(interface), contents
+def _contents(number: int) -> dict[int, int]:
+    """Return the programs in a program array, by slot; none if it has gone."""
+    with contextlib.suppress(UsageError), Map.from_id(number) as array:
+        return dict(array.items())
+    return {}
 
 
 def _is_used(map_id: int) -> bool:

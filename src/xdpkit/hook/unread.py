@@ -3,21 +3,25 @@
 
 A reader that was killed leaves copies that report to nobody (:mod:`xdpkit.hook.readers`). Each
 change to the hook ends by exchanging them, and so do ``counters`` and ``clean``. Not before: what a
-change found on the hook when it was prepared must still be there.
+change found on the hook when it was prepared must still be there. While a change waits to be
+confirmed nothing is exchanged. Whoever undoes it does so afterwards, for what comes back may
+report.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 from xdpkit.errors import XdpkitError
 from xdpkit.hook import readers
 
 if TYPE_CHECKING:
+    from xdpkit.hook.pins import Pins
     from xdpkit.hook.place import Place
+    from xdpkit.hook.reach import Hook
     from xdpkit.hook.view import View
     from xdpkit.interfaces import Interface
 
@@ -61,15 +65,23 @@ def put_back_unread(place: Place) -> None:
             finish(place, place.resolve(), what)
 
 
-def is_on(place: Place, interface: Interface) -> bool:
-    """Whether there are copies on a hook that report to nobody. Under the lock.
+def stale(view: View, pins: Pins) -> frozenset[Hook]:
+    """Return by which names of a hook there are copies on it that report to nobody."""
+    return frozenset(record.hook for record in view.reporting) - readers.live(pins)
 
-    Raises:
-        UsageError: the interface has gone.
-        MissingPrivilege: it takes CAP_SYS_ADMIN to look.
-        KernelRefused: the kernel refused.
+
+def release(pins: Pins, hooks: Collection[Hook], view: View) -> None:
+    """Remove what says that there were readers, if none of their copies is left. Under the lock.
+
+    Args:
+        pins: all pins.
+        hooks: all names that the hook has, or had.
+        view: the hook as it is now.
     """
-    return _is_stale(_look(place, interface), place)
+    if view.is_waiting or stale(view, pins):
+        return
+    for hook in readers.left(pins).keys() & set(hooks):
+        readers.give_up(pins, hook)
 
 
 def finish(place: Place, interface: Interface, what: str) -> None:
@@ -84,12 +96,10 @@ def finish(place: Place, interface: Interface, what: str) -> None:
     """
     view = _look(place, interface)
     hooks = view.hooks
-    if _is_stale(view, place):
+    if stale(view, place.pins):
         put_plain(place, interface, what)
-        if _is_stale(_look(place, interface), place):
-            return
-    for hook in readers.left(place.pins).keys() & hooks:
-        readers.give_up(place.pins, hook)
+        view = _look(place, place.resolve_again(interface))
+    release(place.pins, hooks, view)
 
 
 def put_plain(place: Place, interface: Interface, what: str) -> None:
@@ -114,11 +124,6 @@ def put_plain(place: Place, interface: Interface, what: str) -> None:
     exchange_copies(view, place.pins, Work(counting), what)
     sweep(place.resolve_again(interface), place.pins)
     _look(place, interface).unpin_left_arrays()
-
-
-def _is_stale(view: View, place: Place) -> bool:
-    live = readers.live(place.pins)
-    return any(record.hook not in live for record in view.reporting)
 
 
 def _look(place: Place, interface: Interface) -> View:

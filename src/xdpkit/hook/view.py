@@ -70,7 +70,7 @@ class View:
     @property
     def is_waiting(self) -> bool:
         """Whether a change waits to be confirmed."""
-        return _is_waiting(self.found)
+        return is_waiting(self.found)
 
     @property
     def reporting(self) -> list[Record]:
@@ -155,7 +155,7 @@ def require_settled(found: HookStatus, what: str) -> None:
     Raises:
         UsageError: one waits.
     """
-    if _is_waiting(found):
+    if is_waiting(found):
         raise UsageError(
             what,
             cause="a change on it waits to be confirmed",
@@ -163,7 +163,8 @@ def require_settled(found: HookStatus, what: str) -> None:
         )
 
 
-def _is_waiting(found: HookStatus) -> bool:
+def is_waiting(found: HookStatus) -> bool:
+    """Whether a change waits to be confirmed."""
     programs = (*found.attached, *found.programs)
     return any(each.seconds_to_revert is not None for each in programs)
 

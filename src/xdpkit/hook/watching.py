@@ -267,7 +267,8 @@ def _load_listener(
             (made.spending_slots, reader.spending),
         ):
             found = bpf.fd_by_id(ObjectKind.MAP, map_id)
-            assert found is not None, "its reader holds it"
+            if found is None:
+                raise UsageError(what, cause=f"its reader has closed map {map_id}")
             patch.set_map(code, slots, during.enter_context(found).fileno())
         target = during.enter_context(open_program(number, interface, what))
         return _load_behind(target, code, LISTEN, what)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from xdpkit.hook.settings import Counting
+from xdpkit.syscalls.bpf import object_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Reader:
         actions, snaplen, sample: see :class:`xdpkit.rewrite.Reporting`.
         wanted: bytes of each frame that were asked for; ``snaplen`` is 0 where programs cannot copy
             them.
+        programs: see :class:`xdpkit.hook.taps.Tap`.
     """
 
     ring: int
@@ -29,6 +31,15 @@ class Reader:
     snaplen: int
     sample: int
     wanted: int
+    programs: frozenset[int | str] | None = None
+
+    def wants(self, logical_id: int, name: str) -> bool:
+        """Return whether the frames of a program are to be reported."""
+        if self.programs is None or logical_id in self.programs:
+            return True
+        return object_name(name) in {
+            object_name(each) for each in self.programs if isinstance(each, str)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,12 @@ class Work:
     def __bool__(self) -> bool:
         """Whether it does anything."""
         return bool(self.counting) or self.reader is not None
+
+    def of(self, logical_id: int, name: str) -> Work:
+        """Return what of it the copy of a program does."""
+        if self.reader is None or self.reader.wants(logical_id, name):
+            return self
+        return Work(self.counting)
 
     @property
     def ring(self) -> int:

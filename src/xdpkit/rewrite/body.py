@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xdpkit.errors import ObjectFormatError, RequirementUnmet
-from xdpkit.isa import Instruction, asm, decode, encode, format_instruction, iter_slots
+from xdpkit.isa import Instruction, decode, encode, format_instruction, iter_slots
 from xdpkit.isa.forms import INT16
-from xdpkit.isa.opcodes import LD_IMM64, SLOT_SIZE, Class, JmpOp
+from xdpkit.isa.opcodes import LD_IMM64, SLOT_SIZE
 from xdpkit.uapi.bpf import PseudoSrc
 
 _FUNC_INFO = struct.Struct("=II")
 _LINE_INFO = struct.Struct("=IIII")
-_JA = Class.JMP | JmpOp.JA
+
 _MAPS = (PseudoSrc.MAP_FD, PseudoSrc.MAP_VALUE)
 
 
@@ -108,12 +108,11 @@ class Code:
         wanted = set(steps)
         return tuple(slot for slot, step in self.placed() if step in wanted)
 
-    def body(self, *, what: str, long_jumps: bool = False) -> Body:
+    def body(self, *, what: str) -> Body:
         """Return the program as the kernel takes it.
 
         Args:
             what: what is tried, for errors.
-            long_jumps: whether there may be jumps of 32 bits (``gotol``; Linux 6.6).
 
         Raises:
             RequirementUnmet: a jump does not reach its target any more.
@@ -123,7 +122,7 @@ class Code:
         instructions = [
             step.instruction
             if step.target is None
-            else _aimed(step.instruction, slots[step], slots[step.target], what, long_jumps)
+            else _aimed(step.instruction, slots[step], slots[step.target], what)
             for function in self.functions
             for step in function.steps
         ]
@@ -256,9 +255,7 @@ def _misplaced(what: str, slot: int) -> ObjectFormatError:
     )
 
 
-def _aimed(
-    instruction: Instruction, slot: int, target: int, what: str, long_jumps: bool
-) -> Instruction:
+def _aimed(instruction: Instruction, slot: int, target: int, what: str) -> Instruction:
     distance = target - slot - 1
     if instruction.opcode == LD_IMM64:
         return replace(instruction, imm=instruction.imm >> 32 << 32 | distance & 0xFFFFFFFF)
@@ -268,8 +265,6 @@ def _aimed(
         return replace(instruction, imm=distance)
     if distance in INT16:
         return replace(instruction, offset=distance)
-    if instruction.opcode == _JA and long_jumps:
-        return asm.jump(distance)
     raise RequirementUnmet(
         what,
         cause=f"the jump at slot {slot} would have to reach {distance:+d} instructions, and a jump"

@@ -108,7 +108,6 @@ def counting(
     throw: int | None = None,
     exception_callback: int | None = None,
     stack: Sequence[int] | None = None,
-    long_jumps: bool = False,
     name: str = "the program",
 ) -> Counting:
     """Return a program that does the same and counts what it returns.
@@ -125,7 +124,6 @@ def counting(
         stack: bytes of stack that its functions use, in their order, as
             :func:`~xdpkit.rewrite.stack.stack_in_log` has them; None: they are found by analysis,
             which refuses some programs that the verifier's log does not.
-        long_jumps: whether the kernel has jumps of 32 bits (``gotol``, Linux 6.6).
         name: of the program, for errors.
 
     Raises:
@@ -162,8 +160,8 @@ def counting(
     loads = []
     for function in (code.main, callback):
         if function is not None:
-            loads += _count_exits(function, base, queue, count_bytes, long_jumps)
-    return Counting(code.body(what=what, long_jumps=long_jumps), code.slots_of(loads))
+            loads += _count_exits(function, base, queue, count_bytes)
+    return Counting(code.body(what=what), code.slots_of(loads))
 
 
 def _end_throws(
@@ -215,9 +213,7 @@ def _keep(main: Function, base: int, last: int | None, count_bytes: bool, frags:
     main.prepend(steps)
 
 
-def _count_exits(
-    function: Function, base: int, queue: int | None, count_bytes: bool, long_jumps: bool
-) -> list[Step]:
+def _count_exits(function: Function, base: int, queue: int | None, count_bytes: bool) -> list[Step]:
     """Count at each return of a function; return the loads of the map."""
     used = {step.instruction.dst for step in function.steps}
     # One that the program saves and restores anyway costs nothing more.
@@ -228,7 +224,7 @@ def _count_exits(
         loads.append(Step(asm.ld_imm64(R1, 0)))
         return _epilogue(first, loads[-1], saved, base, queue, count_bytes)
 
-    end_by(function, epilogue, long_jumps=long_jumps)
+    end_by(function, epilogue)
     return loads
 
 

@@ -14,9 +14,7 @@ _LONGEST_JUMP = INT16[-1]
 _EXIT = Class.JMP | JmpOp.EXIT
 
 
-def end_by(
-    function: Function, epilogue: Callable[[Step], list[Step]], *, long_jumps: bool = False
-) -> None:
+def end_by(function: Function, epilogue: Callable[[Step], list[Step]]) -> None:
     """Have a function end by an epilogue.
 
     The last return is replaced, the others jump there; where that is too far, it is repeated.
@@ -24,7 +22,6 @@ def end_by(
     Args:
         function: the function.
         epilogue: turns a return into the first instruction of one, and returns the others.
-        long_jumps: whether the kernel has jumps of 32 bits.
     """
     places = {}
     slot = 0
@@ -34,9 +31,7 @@ def end_by(
     epilogues: dict[Step, list[Step]] = {}
     nearest: Step | None = None
     for step in [step for step in reversed(function.steps) if step.instruction.opcode == _EXIT]:
-        if nearest is None or (
-            places[nearest] - places[step] - 1 > _LONGEST_JUMP and not long_jumps
-        ):
+        if nearest is None or places[nearest] - places[step] - 1 > _LONGEST_JUMP:
             epilogues[step] = epilogue(step)
             nearest = step
         else:

@@ -62,7 +62,6 @@ def tapping(
     has_callback: bool = False,
     stack: Sequence[int] | None = None,
     moved: Sequence[int] = (),
-    long_jumps: bool = False,
 ) -> Tapping:
     """Return a program that does the same and reports frames.
 
@@ -74,7 +73,6 @@ def tapping(
         has_callback: whether the program has an exception callback of its own.
         stack: as :func:`~xdpkit.rewrite.counting` has it.
         moved: slots of instructions, to be told where they are then.
-        long_jumps: whether the kernel has jumps of 32 bits (``gotol``, Linux 6.6).
 
     Raises:
         RequirementUnmet: it cannot be done; the program is named, and the reason.
@@ -109,9 +107,9 @@ def tapping(
         epilogues.append(_Epilogue(first, reporting, base, frags))
         return epilogues[-1].steps
 
-    end_by(code.main, epilogue, long_jumps=long_jumps)
+    end_by(code.main, epilogue)
     return Tapping(
-        code.body(what=what, long_jumps=long_jumps),
+        code.body(what=what),
         ring_slots=code.slots_of(each.ring for each in epilogues),
         credits_slots=code.slots_of(each.credits for each in epilogues),
         spending_slots=code.slots_of(each.spending for each in epilogues),

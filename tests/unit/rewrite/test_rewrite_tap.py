@@ -231,7 +231,6 @@ def test_returns_that_are_too_far_from_each_other_have_an_epilogue_each() -> Non
     code = asm.branch(JmpOp.JEQ, R1, 0, 2), asm.mov(R0, 1), EXIT, *far, EXIT
     body = Body(machine_code(*code))
     assert len(tapping(body, FAILING, stack=(0,)).ring_slots) == 2
-    assert len(tapping(body, FAILING, stack=(0,), long_jumps=True).ring_slots) == 1
 
 
 @pytest.mark.parametrize(
