@@ -292,15 +292,13 @@ OTHERS = [
     Change(((0, 1),), "delete", (0, 1)),
     Change((GLOBAL, (0,), (1, 2)), "clear", ()),
 ]
-# With most pins, the main ones also with fewest; the rest of them with the long counts.
+# The main ones with most pins and with fewest; the rest with the long counts.
 MOST, FEWEST = ("constant_slot", Via.LINK), ("minimal", Via.NETLINK)
 CASES = [
     pytest.param(
         *(change, name, via),
         id=f"{change}-{name}-{via.value}",
-        marks=[]
-        if (name, via) == MOST or (change in MAIN and (name, via) == FEWEST)
-        else pytest.mark.soak,
+        marks=[] if change in MAIN and (name, via) in (MOST, FEWEST) else pytest.mark.soak,
     )
     for change, name, via in itertools.product([*MAIN, *OTHERS], NAMES, Via)
 ]

@@ -34,7 +34,7 @@ from xdpkit.kernel import Map, Program
 
 pytestmark = pytest.mark.needs("live-frames", "bpf-link-xdp")
 
-counts = pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.soak)])
+counts = pytest.mark.parametrize("count", [4, pytest.param(100, marks=pytest.mark.soak)])
 
 
 @dataclass(frozen=True, slots=True)
