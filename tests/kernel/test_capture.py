@@ -285,7 +285,9 @@ def test_from_a_program_of_others_nothing_is_captured_and_the_reason_said(
         ({"actions": {"reject"}}, "there is no action 'reject'"),
         ({"actions": ()}, "no action is named"),
         ({"sample": 0}, "1 in 0 frames cannot be chosen"),
-        ({"snaplen": -1}, "0 to 65536 bytes"),
+        ({"sample": "few"}, "1 in few frames cannot be chosen"),
+        ({"snaplen": -200}, "0 to 65536 bytes"),
+        ({"snaplen": 1.5}, "0 to 65536 bytes"),
         ({"buffer": 5000}, "the size is a power of 2"),
     ],
 )

@@ -38,8 +38,9 @@ from xdpkit.isa.opcodes import Register
 from xdpkit.kernel import CpumapValue, DevmapValue, Map, Program
 from xdpkit.monitor import events
 from xdpkit.monitor.events import EventReader, Suppressed
+from xdpkit.monitor.layout import INDEX_ALL
 from xdpkit.monitor.model import Reason
-from xdpkit.monitor.record import ALL_ENTRIES, HEAD, Kind
+from xdpkit.monitor.record import HEAD, Kind
 from xdpkit.monitor.report import Report
 from xdpkit.monitor.tracepoints import present, target_is_readable
 from xdpkit.monitor.watched import Watched
@@ -187,7 +188,7 @@ def test_a_redirect_to_all_entries_of_a_devmap_names_none_of_them(one: Veth) -> 
         assert (report.target.kind, report.target.ifindex) == ("devmap", 0)
         assert report.target.map_id == devmap.id
         assert report.target.name == "all entries"
-    assert report.event.map_index == ALL_ENTRIES
+    assert report.event.map_index == INDEX_ALL
     assert report.event.error_name == "EMSGSIZE"
 
 

@@ -20,7 +20,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import HookBusy, UsageError, XdpkitError
 from xdpkit.hook import readers, scope, settings, unread, watching
@@ -38,6 +38,7 @@ from xdpkit.kernel import host
 from xdpkit.kernel.maps import Map
 from xdpkit.syscalls import bpf, privilege
 from xdpkit.syscalls.bpf import ObjectKind
+from xdpkit.syscalls.closing import Closing
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import MapType
 from xdpkit.uapi.capability import Capability
@@ -92,7 +93,7 @@ class _Sight:
     slots: int
 
 
-class Tapped:
+class Tapped(Closing):
     """An interface whose frames are reported: a context manager; see :meth:`xdpkit.Hook.tap`.
 
     Attributes:
@@ -185,12 +186,6 @@ class Tapped:
         with self._claim:
             self._listen_to({})
             self._put_back()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._claim.closed else f"{len(self.programs)} programs"

@@ -19,7 +19,7 @@ from xdpkit.monitor.pcapng import Writer, wall_clock
 from xdpkit.monitor.record import Event
 from xdpkit.monitor.ring import Ring
 from xdpkit.monitor.words import returned_number
-from xdpkit.rewrite import COUNTED
+from xdpkit.rewrite import COUNTED, require_sense
 from xdpkit.syscalls.closing import Closing
 from xdpkit.uapi.bpf import XdpAction
 
@@ -75,16 +75,19 @@ class Capture(Closing):
             MissingPrivilege: it takes CAP_SYS_ADMIN.
             KernelRefused: the kernel refused otherwise.
         """
+        wanted = frozenset(actions)
+        require_sense(wanted, snaplen, sample, "capture frames")
         self.sample = sample
         self.snaplen = snaplen
         with ExitStack() as owned:
             self._ring = owned.enter_context(Ring(buffer))
+            # Before there is a frame: what finds no credit counts as lost.
             self._ring.grant_room(snaplen)
             tap = Tap(
                 ring=self._ring.ring,
                 credits=self._ring.credits,
                 spending=self._ring.spending,
-                actions=frozenset(actions),
+                actions=wanted,
                 snaplen=snaplen,
                 sample=sample,
             )

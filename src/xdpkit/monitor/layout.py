@@ -23,7 +23,14 @@ SLOTS = 256
 TARGETS = 32
 """How many targets of redirects are told apart for each program and errno, on each CPU."""
 
-TARGET_OTHER = INDEX_ALL = 0xFFFFFFFF
+TARGET_OTHER = 0xFFFFFFFF
+"""The target that stands for all that were too many."""
+
+INDEX_ALL = 0xFFFFFFFF
+"""The index of a redirect to all entries of a devmap, a broadcast.
+
+Where the key that the program named has an entry the kernel tells of that, as of any redirect.
+"""
 
 _FILE = "the resident counters"
 _SETTINGS = struct.Struct("=IIIIIxxxxQ")

@@ -32,12 +32,6 @@ INVALID = "invalid"
 ACTIONS = (*(action.name.lower() for action in XdpAction), INVALID)
 """The names of actions: those of :data:`xdpkit.rewrite.COUNTED`, which takes long to import."""
 
-ALL_ENTRIES = 0xFFFF_FFFF
-"""The index of a redirect to all entries of a devmap, a broadcast.
-
-Where the key that the program named has an entry the kernel tells of that, as of any redirect.
-"""
-
 BY_IFINDEX = 0x7FFF_FFFF
 """The map id of a redirect without a map, by bpf_redirect(): INT_MAX in include/net/xdp.h."""
 
@@ -98,9 +92,9 @@ class Event:
         data: the first bytes of the frame.
         target: the index of the interface that it was redirected to; 0: none, or not known.
         target_netns: the inode number of that interface's network namespace; 0: not known.
-        map_id, map_type, map_index: by what map, and which key of it, or ALL_ENTRIES; the index of
-            a cpumap is the CPU. Of a redirect without a map, the id is BY_IFINDEX, and the index
-            the interface's.
+        map_id, map_type, map_index: by what map, and which key of it, or
+            :data:`xdpkit.monitor.layout.INDEX_ALL`; the index of a cpumap is the CPU. Of a redirect
+            without a map, the id is BY_IFINDEX, and the index the interface's.
         sent: of transmissions: how many frames were taken.
         drops: of transmissions: how many were lost.
         text: why an attachment failed, in the kernel's words.

@@ -130,11 +130,11 @@ def require_sense(actions: frozenset[str], snaplen: int, sample: int, what: str)
             cause=f"there is no action {unknown[0]!r}" if unknown else "no action is named",
             remedy=f"name some of: {', '.join(COUNTED)}",
         )
-    if not 0 <= snaplen <= _LONGEST:
+    if type(snaplen) is not int or not 0 <= snaplen <= _LONGEST:
         raise UsageError(
             what, cause=f"of a frame 0 to {_LONGEST} bytes can be reported, not {snaplen}"
         )
-    if not 1 <= sample < 1 << 31:
+    if type(sample) is not int or not 1 <= sample < 1 << 31:
         raise UsageError(what, cause=f"1 in {sample} frames cannot be chosen")
 
 
