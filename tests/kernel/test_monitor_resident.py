@@ -506,9 +506,9 @@ def test_a_folder_among_the_pins_is_left_and_said(pin_root: str) -> None:
     assert names_in(f"{pin_root}/xdpkit") == set()
 
 
-@pytest.mark.parametrize("rate", [-1, MAX_RATE + 1])
+@pytest.mark.parametrize("rate", [-1, MAX_RATE + 1, 1.5, "many"])
 def test_a_rate_that_makes_no_sense_is_refused(pin_root: str, rate: int) -> None:
-    with pytest.raises(UsageError, match=rf"from 0 to {MAX_RATE:,}, not {rate:,}"):
+    with pytest.raises(UsageError, match=rf"a whole number from 0 to {MAX_RATE:,}, not {rate!r}"):
         monitor.install(rate=rate, pin_root=pin_root)
     assert names_in(pin_root) == set()
 

@@ -16,6 +16,7 @@ from xdpkit.cli.command import Settings, pass_settings, subcommand
 from xdpkit.cli.duration import duration_callback
 from xdpkit.cli.options import pin_root_option
 from xdpkit.cli.render import counted, emit, emit_json, message, printable
+from xdpkit.errors import UsageError
 from xdpkit.monitor.limits import DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN
 from xdpkit.monitor.record import ACTIONS
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from xdpkit.monitor.report import Report
 
 _TURN = 0.1
+_DIGITS = 10  # of an id, which is a u32
 
 
 @subcommand(
@@ -132,7 +134,7 @@ def command(
             EventReader(
                 netns=settings.netns,
                 interfaces=ifaces or None,
-                programs=[int(each) if each.isdecimal() else each for each in programs] or None,
+                programs=[_named(each) for each in programs] or None,
                 actions=actions or None,
                 rate=rate,
                 snaplen=snaplen,
@@ -155,6 +157,23 @@ def command(
         reader.stop()
         output.read(reader, 0, count)
         output.finish(reader)
+
+
+def _named(program: str) -> int | str:
+    """Return the id or the name that a program is named by.
+
+    Raises:
+        UsageError: it is a number that no id can be.
+    """
+    if not (program.isascii() and program.isdecimal()):
+        return program
+    if len(program) > _DIGITS:
+        raise UsageError(
+            "watch events",
+            cause=f"--program has a number of {len(program):,} digits, and an id has {_DIGITS} at"
+            " most",
+        )
+    return int(program)
 
 
 class _Output:

@@ -24,7 +24,7 @@ from prometheus_client.exposition import generate_latest as plain
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
-from xdpkit.errors import XdpkitError
+from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.monitor.folding import DEFAULT_MAX_SERIES, Places, by_metric
 from xdpkit.monitor.samples import METRICS, Metric, samples
 
@@ -115,7 +115,15 @@ class Exporter:
             max_series: how many series of one metric there may be, beside "other"; 1 or more.
             report: is told what could not be read, in a sentence, each of them once.
             clock: the time in seconds.
+
+        Raises:
+            UsageError: there may be no series at all.
         """
+        if max_series < 1:
+            raise UsageError(
+                "export the standard counters",
+                cause=f"of a metric there must be 1 series or more, not {max_series}",
+            )
         self._take = take
         self._report = report
         self._clock = clock

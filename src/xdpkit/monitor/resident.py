@@ -125,8 +125,10 @@ def install(
         KernelRefused: the kernel refused.
     """
     what = "install the resident counters"
-    if not 0 <= rate <= MAX_RATE:
-        raise UsageError(what, cause=f"the rate has to be from 0 to {MAX_RATE:,}, not {rate:,}")
+    if type(rate) is not int or not 0 <= rate <= MAX_RATE:
+        raise UsageError(
+            what, cause=f"the rate has to be a whole number from 0 to {MAX_RATE:,}, not {rate!r}"
+        )
     privilege.require(what, (Capability.SYS_ADMIN,))
     pins = Pins(pin_root)
     note = pins.require_lasting(what, alternative=False)

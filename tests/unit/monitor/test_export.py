@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as lenient
 
 from tests.unit.monitor.snapshots import error, full, snapshot
-from xdpkit.errors import RequirementUnmet
+from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.monitor.drivers import EVENTS
 from xdpkit.monitor.export import HEALTH, Exporter, Format, exposed_name
 from xdpkit.monitor.folding import LONGEST_LABEL, Places, label_value
@@ -497,3 +497,8 @@ def test_the_page_about_metrics_tells_each_reason_and_event() -> None:
     # Bytes have a metric of their own.
     for name in (*Reason, *(EVENTS.keys() - {"bytes"})):
         assert f"| `{name}` |" in text
+
+
+def test_without_any_series_there_is_nothing_to_export() -> None:
+    with pytest.raises(UsageError, match="there must be 1 series or more, not 0"):
+        Exporter(full, max_series=0)
