@@ -180,6 +180,7 @@ class FunctionUse:
 
     Attributes:
         name: its name. slot: where it begins.
+        arguments: how many registers its arguments are in: up to the last that it reads.
         stack: bytes of stack that it uses itself, without what the verifier adds to the frame of
             a function that calls ``bpf_loop`` (24) or has a ``may_goto`` (16).
         replaceable: whether a program of type EXT (freplace) can take its place.
@@ -189,6 +190,7 @@ class FunctionUse:
 
     name: str
     slot: int
+    arguments: int
     stack: int
     replaceable: bool
     is_callback: bool
@@ -245,6 +247,7 @@ class Analysis:
         helpers: by number. kfuncs: by name. symbols: kernel variables, by name.
         maps: by name. map_types: by type, of the maps whose type is known.
         context: fields of the context.
+        ambiguous: slots of accesses to the context that may be to something else, too.
         loops: loops.
         functions: the functions that can be reached, by slot. stack: the deepest chain of calls.
         tail_calls: tail calls. throws: calls of ``bpf_throw()``.
@@ -275,6 +278,7 @@ class Analysis:
     tail_calls: tuple[TailCall, ...]
     throws: tuple[Throw, ...]
     callbacks: Mapping[str, tuple[Origin, ...]]
+    ambiguous: frozenset[int] = field(repr=False)
     reachable: frozenset[int] = field(repr=False)
     returned: Scalar | None = field(repr=False)
     notes: tuple[str, ...] = ()
@@ -324,6 +328,7 @@ class Reporter:
                 self._subject.function_name(entry): self._origins(slots)
                 for entry, slots in sorted(recorder.callbacks.items())
             },
+            ambiguous=frozenset().union(*recorder.fields.values()) & recorder.elsewhere,
             reachable=frozenset(
                 slot for start in recorder.blocks for slot in self._graph.blocks[start].slots
             ),
@@ -436,6 +441,8 @@ class Reporter:
             yield FunctionUse(
                 name_of(entry),
                 entry,
+                # Bit 1 is that of r1.
+                max(self._graph.arguments(entry).bit_length() - 1, 0),
                 _rounded(recorder.depths.get(entry, 0), _CELL),
                 self._subject.is_replaceable(entry),
                 entry in recorder.callbacks,

@@ -71,6 +71,7 @@ class Recorder:
     maps: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     areas: defaultdict[AreaAccess, set[int]] = field(default_factory=lambda: defaultdict(set))
     fields: defaultdict[FieldAccess, set[int]] = field(default_factory=lambda: defaultdict(set))
+    elsewhere: set[int] = field(default_factory=set)
     adjustments: dict[tuple[Place, int], Scalar] = field(default_factory=dict)
     redirects: dict[int, RedirectCall] = field(default_factory=dict)
     tail_calls: dict[int, TailCallUse] = field(default_factory=dict)
@@ -87,11 +88,15 @@ class Recorder:
     def access(self, base: Value, offset: int, size: int, is_write: bool, slot: int) -> None:
         """Take down a load or a store."""
         self.handed_over(base, is_write, slot)
+        if base.scalar is not None:
+            self.elsewhere.add(slot)
         for region, distance in base.pointers:
-            if region.kind is RegionKind.CONTEXT:
-                for place in distance.values or (-1 - offset,):
-                    field_offset = max(_signed(place) + offset, -1)
-                    self.fields[FieldAccess(field_offset, size, is_write)].add(slot)
+            if region.kind is not RegionKind.CONTEXT:
+                self.elsewhere.add(slot)
+                continue
+            for place in distance.values or (-1 - offset,):
+                field_offset = max(_signed(place) + offset, -1)
+                self.fields[FieldAccess(field_offset, size, is_write)].add(slot)
 
     def handed_over(self, address: Value, is_write: bool, slot: int) -> None:
         """Take down that somebody reads or writes the packet, if the address is there."""

@@ -358,14 +358,14 @@ XDPKIT_HELPER(195, void *, bpf_map_lookup_percpu_elem, void *map, const void *ke
 XDPKIT_HELPER(93, long, bpf_spin_lock, struct bpf_spin_lock *lock);
 XDPKIT_HELPER(94, long, bpf_spin_unlock, struct bpf_spin_lock *lock);
 
-/* The packet */
-XDPKIT_HELPER(44, long, bpf_xdp_adjust_head, struct xdp_md *ctx, int delta);
-XDPKIT_HELPER(54, long, bpf_xdp_adjust_meta, struct xdp_md *ctx, int delta);
-XDPKIT_HELPER(65, long, bpf_xdp_adjust_tail, struct xdp_md *ctx, int delta);
-XDPKIT_HELPER(188, __u64, bpf_xdp_get_buff_len, struct xdp_md *ctx);
-XDPKIT_HELPER(189, long, bpf_xdp_load_bytes, struct xdp_md *ctx, __u32 offset, void *to,
+/* The packet; ctx is a struct xdp_md or a struct xdpkit_md */
+XDPKIT_HELPER(44, long, bpf_xdp_adjust_head, void *ctx, int delta);
+XDPKIT_HELPER(54, long, bpf_xdp_adjust_meta, void *ctx, int delta);
+XDPKIT_HELPER(65, long, bpf_xdp_adjust_tail, void *ctx, int delta);
+XDPKIT_HELPER(188, __u64, bpf_xdp_get_buff_len, void *ctx);
+XDPKIT_HELPER(189, long, bpf_xdp_load_bytes, void *ctx, __u32 offset, void *to,
 	      __u32 length);
-XDPKIT_HELPER(190, long, bpf_xdp_store_bytes, struct xdp_md *ctx, __u32 offset, void *from,
+XDPKIT_HELPER(190, long, bpf_xdp_store_bytes, void *ctx, __u32 offset, void *from,
 	      __u32 length);
 XDPKIT_HELPER(28, __s64, bpf_csum_diff, __be32 *from, __u32 from_size, __be32 *to, __u32 to_size,
 	      __wsum seed);
@@ -469,6 +469,41 @@ extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash,
 				    enum xdp_rss_hash_type *rss_type) __ksym __weak;
 extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto,
 					__u16 *vlan_tci) __ksym __weak;
+
+/* ---- The extended context -------------------------------------------------------------------- *
+ *
+ *     SEC("xdp") int count_by_port(struct xdpkit_md *ctx) { ... ctx->port_index ... }
+ *
+ * It begins as struct xdp_md does. What follows at offset 1024 is not the kernel's: xdpkit rewrites
+ * the instructions that read it when it loads the program, and no other loader does. A field that
+ * is not read costs nothing. The fields cannot be written, and have the values of the moment when
+ * the program was entered. More fields will follow at the end, and none will move: a program that
+ * reads one that the installed xdpkit does not provide is refused, with the field's name.
+ */
+
+/* Each read keeps an instruction of its own: of two merged into one, the field is not constant. */
+#if __has_attribute(preserve_static_offset)
+#define XDPKIT_FIELDS_APART __attribute__((preserve_static_offset))
+#else
+#define XDPKIT_FIELDS_APART
+#endif
+
+struct xdpkit_md {
+	__u32 data;
+	__u32 data_end;
+	__u32 data_meta;
+	__u32 ingress_ifindex;
+	__u32 rx_queue_index;
+	__u32 egress_ifindex; /* in xdp/devmap programs only */
+	__u8 the_kernels[1000];
+
+	__u32 port_index; /* the interface's own number in its port table; see XDPKIT_PORTS */
+	__u32 frame_len;  /* bytes of the frame, with all its fragments */
+	__u64 cookie;     /* the number that was given when the program was attached */
+} XDPKIT_FIELDS_APART;
+
+/* port_index of an interface that has no port, where the same program serves several. */
+#define XDPKIT_NO_PORT 0xffffffffU
 
 /* ---- Protocol headers ----------------------------------------------------------------------- */
 
@@ -598,6 +633,90 @@ struct tcphdr {
 	__be16 urg_ptr;
 };
 #endif
+
+/* ---- Ports ----------------------------------------------------------------------------------- *
+ *
+ *     XDPKIT_PORTS;
+ *     XDPKIT_PORT_SET(guests);
+ *
+ *     SEC("xdp") int example(struct xdpkit_md *ctx)
+ *     {
+ *             if (ctx->port_index == 1)
+ *                     return xdpkit_redirect_to_set(guests);
+ *             return xdpkit_redirect_to_port(1);
+ *     }
+ *
+ * XDPKIT_PORTS, once at file level, has the program use the port table of the interfaces that it is
+ * attached to (`xdpkit ports`, docs/ports.md); XDPKIT_PORT_SET, one of the sets of that table.
+ */
+
+#define XDPKIT_PORTS                                                                               \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_DEVMAP);                                                 \
+		__uint(key_size, sizeof(__u32));                                                   \
+		__uint(value_size, sizeof(struct bpf_devmap_val));                                 \
+	} xdpkit_ports SEC(".maps");                                                               \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__type(key, __u32);                                                                \
+		__type(value, __u32);                                                              \
+	} xdpkit_port_numbers SEC(".maps");                                                        \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                           \
+		__type(key, __u32);                                                                \
+		__type(value, struct xdpkit_port_counts);                                          \
+	} xdpkit_port_counts SEC(".maps")
+
+#define XDPKIT_PORT_SET(name)                                                                      \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_DEVMAP);                                                 \
+		__uint(key_size, sizeof(__u32));                                                   \
+		__uint(value_size, sizeof(struct bpf_devmap_val));                                 \
+	} xdpkit_set_##name SEC(".maps")
+
+/* What is counted for a port by the functions below. */
+struct xdpkit_port_counts {
+	__u64 absent; /* frames for the port while it had no interface */
+};
+
+/* Send the frame out of a port. Without an interface there: XDP_ABORTED, and the port counts it. */
+#define xdpkit_redirect_to_port(port)                                                              \
+	xdpkit_redirect_counted(&xdpkit_ports, &xdpkit_port_counts, (port))
+
+/* Send a copy of the frame out of each port but the one that it came in by (Linux 5.14). */
+#define xdpkit_redirect_to_others() xdpkit_broadcast(&xdpkit_ports)
+
+/* The same, for the ports of a set (Linux 5.14). */
+#define xdpkit_redirect_to_set(name) xdpkit_broadcast(&xdpkit_set_##name)
+
+/* The port of an interface of the same network namespace, XDPKIT_NO_PORT if it has none. */
+#define xdpkit_port_of(ifindex) xdpkit_port_in(&xdpkit_port_numbers, (ifindex))
+
+static __always_inline int xdpkit_redirect_counted(void *ports, void *counts, __u32 port)
+{
+	long action = bpf_redirect_map(ports, port, XDP_ABORTED);
+	struct xdpkit_port_counts *count;
+
+	if (action == XDP_REDIRECT)
+		return XDP_REDIRECT;
+	count = bpf_map_lookup_elem(counts, &port);
+	if (count)
+		count->absent++;
+	return XDP_ABORTED;
+}
+
+static __always_inline int xdpkit_broadcast(void *ports)
+{
+	/* Errors are told with the key, and are no single port's. */
+	return bpf_redirect_map(ports, XDPKIT_NO_PORT, BPF_F_BROADCAST | BPF_F_EXCLUDE_INGRESS);
+}
+
+static __always_inline __u32 xdpkit_port_in(void *numbers, __u32 ifindex)
+{
+	__u32 *port = bpf_map_lookup_elem(numbers, &ifindex);
+
+	return port ? *port : XDPKIT_NO_PORT;
+}
 
 /* ---- What the program needs ----------------------------------------------------------------- *
  *
