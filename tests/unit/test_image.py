@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError
 from xdpkit.isa import asm, encode
 from xdpkit.isa.opcodes import Register
+from xdpkit.kernel.context import Given
 from xdpkit.kernel.image import (
     Image,
     MapReference,
@@ -26,6 +27,7 @@ from xdpkit.syscalls.bpf import NewProgram
 from xdpkit.uapi.bpf import PseudoSrc
 
 u32 = st.integers(0, (1 << 32) - 1)
+u64 = st.integers(0, (1 << 64) - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
@@ -35,6 +37,14 @@ def multiples(unit: int) -> st.SearchStrategy[bytes]:
         lambda count: st.binary(min_size=count * unit, max_size=count * unit)
     )
 
+
+contexts = st.builds(
+    Given,
+    fields=st.lists(names.filter(bool), min_size=1, max_size=3).map(tuple),
+    port_index=st.none() | u32,
+    numbers=u32,
+    cookie=u64,
+)
 
 images = st.builds(
     Image,
@@ -53,6 +63,7 @@ images = st.builds(
     ifindex=u32,
     attach_btf_id=u32,
     attach_btf=u32,
+    context=st.none() | contexts,
 )
 
 CODE = encode(
@@ -125,6 +136,8 @@ def test_whatever_has_a_right_checksum_is_an_image_or_refused(
 
 
 FIXED = struct.calcsize("=12I")
+PARTS = struct.calcsize("=16I")
+CONTEXT = struct.calcsize("=Q6I")  # the last field and 4 bytes that align the whole
 (SIZE,) = struct.unpack_from("=I", ENCODED, 4)
 
 
@@ -136,15 +149,26 @@ def resealed(data: bytes, size: int) -> bytes:
 
 def later(tail: bytes) -> bytes:
     """Return the image as a version with more fields writes it."""
-    where = struct.unpack_from(f"={(SIZE - FIXED) // 4}I", ENCODED, FIXED)
-    moved = [each if at % 2 else each + len(tail) for at, each in enumerate(where)]
-    parts = struct.pack(f"={len(moved)}I", *moved)
-    return resealed(ENCODED[:FIXED] + parts + tail + ENCODED[SIZE:], SIZE + len(tail))
+    where = struct.unpack_from("=16I", ENCODED, FIXED)
+    moved = struct.pack(
+        "=16I", *(each if at % 2 else each + len(tail) for at, each in enumerate(where))
+    )
+    rest = ENCODED[FIXED + PARTS : SIZE]
+    return resealed(ENCODED[:FIXED] + moved + rest + tail + ENCODED[SIZE:], SIZE + len(tail))
 
 
 def test_fields_that_an_earlier_version_did_not_write_are_zero() -> None:
-    # Without the last two: the maps' ids and names.
-    assert Image.decode(resealed(ENCODED, SIZE - 16)) == replace(IMAGE, maps=())
+    assert Image.decode(resealed(ENCODED, SIZE - CONTEXT)) == IMAGE
+    # Without the last two of these: the maps' ids and names.
+    assert Image.decode(resealed(ENCODED, SIZE - CONTEXT - 16)) == replace(IMAGE, maps=())
+
+
+def test_a_program_that_reads_nothing_of_ours_has_the_image_that_earlier_versions_read() -> None:
+    # They refuse what they do not know unless it is zero.
+    assert FIXED + PARTS + CONTEXT == SIZE
+    assert not any(ENCODED[FIXED + PARTS : SIZE])
+    encoded = replace(IMAGE, context=Given(("cookie",))).encode()
+    assert any(encoded[FIXED + PARTS : SIZE])
 
 
 def test_a_later_versions_image_is_read_only_if_nothing_is_missing() -> None:
@@ -160,6 +184,10 @@ def test_a_later_versions_image_is_read_only_if_nothing_is_missing() -> None:
         ({"modules": (-1,)}, "an id is out of range"),
         ({"maps": (MapReference(1, "a\0b"),)}, "a map's name has a NUL"),
         ({"name": "\ud800"}, "it is no text"),
+        (
+            {"context": Given(("cookie",), cookie=1 << 64)},
+            "store cookie 18446744073709551616: it is out of range",
+        ),
     ],
 )
 def test_what_no_kernel_gives_cannot_be_encoded(change: dict[str, Any], words: str) -> None:

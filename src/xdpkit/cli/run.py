@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -40,9 +40,11 @@ from xdpkit.errors import UsageError
 from xdpkit.uapi.bpf import ProgFlags, XdpAction
 
 if TYPE_CHECKING:
-    from xdpkit.kernel import Program
+    from xdpkit.kernel import Context, Given, Map, Program
+    from xdpkit.obj import ProgramSpec
 
 _KEPT = frozenset({XdpAction.PASS, XdpAction.TX, XdpAction.REDIRECT})
+_PORTS = 64  # as many as a port table has, if nobody says how many
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ xdpkit run fw.o --input traffic.pcap
 xdpkit run fw.o --input traffic.pcapng --set blocked_port=53
 xdpkit run fw.o --input traffic.pcap --output passed.pcap
 xdpkit run fw.o --input one-packet.pcap --repeat 1000000
+xdpkit run switch.o --input traffic.pcap --port-index 2
 """,
 )
 @object_argument
@@ -84,6 +87,20 @@ xdpkit run fw.o --input one-packet.pcap --repeat 1000000
 )
 @program_option
 @set_option
+@click.option(
+    "--port-index",
+    metavar="N",
+    type=click.IntRange(0, 2**32 - 1),
+    help="What the program reads as ctx->port_index.",
+)
+@click.option(
+    "--cookie",
+    metavar="N",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="What the program reads as ctx->cookie.",
+)
 @click.option(
     "--repeat",
     metavar="N",
@@ -109,6 +126,8 @@ def command(
     input_path: str,
     program_name: str | None,
     assignments: tuple[str, ...],
+    port_index: int | None,
+    cookie: int,
     repeat: int,
     output_path: str | None,
     pin_root: str,
@@ -118,9 +137,10 @@ def command(
 
     Shows how often it returned which action, and how long it took per packet. A single run of
     each packet measures cold caches; --repeat measures a busy machine's. What the program does to
-    its maps is real: those that are shared by pinning keep it.
+    its maps is real: those that are shared by pinning keep it. The maps of a port table are the
+    run's own, and no port has an interface.
     """
-    from xdpkit.kernel import load
+    from xdpkit.kernel import Context, load
     from xdpkit.obj import read
     from xdpkit.syscalls.netns import entered
 
@@ -128,11 +148,13 @@ def command(
     obj = read(object_path)
     spec = choose_program(obj, program_name, what=what)
     assign(obj, assignments)
+    context = Context(port_index, cookie=cookie)
     with (
         _opened(input_path) as stream,
         entered(settings.netns),
         keeping_log(log_path),
-        load(spec, pin_root=pin_root) as program,
+        _port_maps(spec) as maps,
+        load(spec, maps=maps, pin_root=pin_root, context=context) as program,
         _replacing(output_path) as output,
         Progress(f"running {spec.name}", total=os.fstat(stream.fileno()).st_size) as progress,
     ):
@@ -144,12 +166,41 @@ def command(
             progress.advance(RECORD_HEADER + len(packet.data))
     if settings.json:
         emit_json(
-            _as_json(spec.name, input_path, repeat, tally, output_path), pretty=settings.pretty
+            {
+                **_as_json(spec.name, input_path, repeat, tally, output_path),
+                "context": _context_as_json(program.context),
+                "empty_port_maps": list(maps),
+            },
+            pretty=settings.pretty,
         )
     else:
         emit(_histogram(spec.name, input_path, repeat, tally))
-        for note in _notes(tally, output_path):
+        for note in (*_notes(tally, output_path), *_not_read(program, context)):
             message(note)
+        if maps:
+            message(f"no port has an interface in this run: it has empty {', '.join(maps)}")
+
+
+@contextlib.contextmanager
+def _port_maps(spec: ProgramSpec) -> Iterator[dict[str, Map]]:
+    """Yield the maps of a port table that a program uses, made for it alone, by name."""
+    from xdpkit.kernel import create
+    from xdpkit.kernel.plan import plan
+
+    with contextlib.ExitStack() as made:
+        yield {
+            each.name: made.enter_context(
+                create.create(
+                    replace(each, max_entries=_PORTS),
+                    types=None,
+                    btf_fd=0,
+                    ifindex=0,
+                    notes=message,
+                )
+            )
+            for each in plan(spec.object, (spec,)).maps
+            if create.is_ports_map(each)
+        }
 
 
 def _run_one(
@@ -231,6 +282,26 @@ def _notes(tally: Tally, output_path: str | None) -> Iterator[str]:
         yield f"{counted(tally.cut, 'packet')} had not been captured whole"
     if output_path is not None:
         yield f"wrote {counted(tally.written, 'packet')} to {output_path}"
+
+
+def _not_read(program: Program, wanted: Context) -> Iterator[str]:
+    fields = () if program.context is None else program.context.fields
+    for name, was_given in (
+        ("port_index", wanted.port_index is not None),
+        ("cookie", wanted.cookie != 0),
+    ):
+        if was_given and name not in fields:
+            yield f"{program.name} does not read {name}"
+
+
+def _context_as_json(given: Given | None) -> dict[str, object] | None:
+    if given is None:
+        return None
+    return {
+        "fields": list(given.fields),
+        "port_index": given.port_index,
+        "cookie": given.cookie,
+    }
 
 
 def _as_json(

@@ -8,8 +8,7 @@ program uses it. Where netlink or somebody else's link holds the program, ``prog
 the link's place. While one program is replaced by another, there are the pins of both.
 ``watch-<program>`` keeps the link of a program that counts what another's program returns.
 
-The folder is root's alone (0700): bpffs is world-writable by default, and whoever can replace a pin
-decides what the next command detaches.
+It is in a folder that is root's alone (:mod:`xdpkit.kernel.folder`).
 
 The folder's name says where the interface was when its program was attached. Interfaces move, and
 the link follows: so whose hook a folder is, its link says, and not its name.
@@ -18,36 +17,22 @@ the link follows: so whose hook a folder is, its link says, and not its name.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
-import stat
-import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpkit.errors import (
-    HookBusy,
-    KernelRefused,
-    MissingPrivilege,
-    RequirementUnmet,
-    XdpkitError,
-)
+from xdpkit.errors import KernelRefused
 from xdpkit.hook.homes import ids_on, is_still_there
 from xdpkit.interfaces import Interface
-from xdpkit.syscalls import bpf, mounts, privilege
+from xdpkit.kernel.folder import Folder, explained, make_folder, remove_if_empty, unlink
+from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
-from xdpkit.syscalls.mounts import Lifetime
-from xdpkit.syscalls.statfs import is_bpffs
 from xdpkit.uapi import attr
-from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Map, Program
-
-DEFAULT_ROOT = "/sys/fs/bpf"
 
 SETTINGS = "settings"
 """The name of the pin of an interface's settings, in the folder of its hook."""
@@ -55,15 +40,6 @@ SETTINGS = "settings"
 WATCH = "watch-"
 """How the pins of links begin by which programs are counted from outside."""
 
-BY_NAME = (
-    "name the network namespace instead of entering it (xdpkit -n NAME, not ip netns exec NAME"
-    " xdpkit)"
-)
-"""What helps where entering a network namespace has hidden the bpffs."""
-
-# Seconds; a change takes milliseconds, or a hundred where a process is started.
-_PATIENCE = 30.0
-_FOLDER = "xdpkit"
 _LINK = "link"
 _PROGRAM = "program-"
 _MAP = "map-"
@@ -180,187 +156,12 @@ def _has_moved_to(folder: HookFolder, interface: Interface) -> bool:
     )
 
 
-class Pins:
+class Pins(Folder):
     """The pins of all hooks, below one mount of bpffs."""
-
-    def __init__(self, root: str = DEFAULT_ROOT) -> None:
-        self.root = root
-        self.folder = f"{root.rstrip('/')}/{_FOLDER}"
 
     def home_of(self, interface: Interface) -> str:
         """Return the folder for an interface's hook."""
         return f"{self.folder}/{interface.netns_cookie}-{interface.index}"
-
-    def require_lasting(self, what: str, *, alternative: bool = True) -> str | None:
-        """Refuse a root that cannot hold pins, or not for longer than this process.
-
-        Returns a note where they last, but not until they are removed.
-
-        Args:
-            what: what is being tried, for errors.
-            alternative: whether it can be done without pins, by netlink.
-
-        Raises:
-            RequirementUnmet: it is no bpffs, is read-only, or is this process's alone.
-            MissingPrivilege: it is another user's.
-        """
-        if not is_bpffs(self.root):
-            raise self._no_bpffs(what, alternative)
-        self._require_own(what)
-        self._require_writable(what, alternative)
-        match mounts.outlives(self.root):
-            case Lifetime.PRIVATE:
-                raise RequirementUnmet(
-                    what,
-                    cause=f"{self.root} is in a mount namespace that ends with this process, and"
-                    " a pin in it with it",
-                    remedy=BY_NAME + _or_netlink(alternative),
-                )
-            case Lifetime.COMPANIONS:
-                return (
-                    f"{self.root} is in a mount namespace of its own: the pin goes when the last"
-                    " process in it ends"
-                )
-            case Lifetime.SHARED:
-                return None
-
-    def _require_writable(self, what: str, alternative: bool) -> None:
-        if mounts.is_read_only(self.root):
-            raise RequirementUnmet(
-                what,
-                cause=f"{self.root} is mounted read-only, so pins can neither be made nor removed",
-                remedy=f"mount -o remount,rw {self.root}" + _or_netlink(alternative),
-            )
-
-    def _require_own(self, what: str) -> None:
-        """Refuse to be the one who made root's folder: root's commands would not trust it."""
-        user = os.geteuid()
-        if user == 0 or os.path.lexists(self.folder) or os.stat(self.root).st_uid == user:
-            return
-        remedy = "run it as root (sudo)"
-        if not privilege.lacks((Capability.BPF, Capability.NET_ADMIN)):
-            remedy += ", or name a folder of your own on a BPF file system: --pin-root"
-        raise MissingPrivilege(
-            what,
-            cause=f"{self.root} belongs to another user, and so do the pins below it",
-            remedy=remedy,
-        )
-
-    def _no_bpffs(self, what: str, alternative: bool) -> RequirementUnmet:
-        cause = f"{self.root} is not a BPF file system, and only one can hold pins"
-        remedy = "name one: --pin-root" + _or_netlink(alternative)
-        if self.root == DEFAULT_ROOT and mounts.hidden_bpffs():
-            cause += "; it is hidden here, as by ip netns exec"
-            remedy = BY_NAME + _or_netlink(alternative)
-        elif self.root == DEFAULT_ROOT or _is_empty_folder(self.root):
-            # What is in another folder would be hidden by the mount.
-            remedy = f"mount -t bpf bpf {self.root}" + _or_netlink(alternative)
-        return RequirementUnmet(what, cause=cause, remedy=remedy)
-
-    @contextlib.contextmanager
-    def locked(self, what: str, *, create: bool, lenient: bool = False) -> Iterator[bool]:
-        """Hold the lock that serializes changes to pinned hooks.
-
-        Yields whether there is a folder; without one there is neither a lock nor any pin.
-
-        Args:
-            what: what is being tried, for errors.
-            create: make the folder if it is missing.
-            lenient: take a folder that cannot be written, or that somebody else made, for none.
-                What netlink holds can be changed without pins, and must not be at the mercy of
-                whoever makes a folder.
-
-        Raises:
-            RequirementUnmet: the root is no bpffs or read-only, or somebody else made the folder.
-            MissingPrivilege: only root may.
-            HookBusy: another process has held the lock for a long time.
-        """
-        while True:
-            descriptor = self._folder(what, create=create, lenient=lenient)
-            if descriptor is None:
-                yield False
-                return
-            with descriptor:
-                if lenient and mounts.is_read_only(self.root):
-                    yield False
-                    return
-                self._require_writable(what, alternative=False)
-                self._lock(descriptor, what)
-                if self._is_gone(descriptor):
-                    # `clean --all` removed it while this process waited for the lock.
-                    continue
-                yield True
-                return
-
-    def _folder(self, what: str, *, create: bool, lenient: bool) -> Fd | None:
-        if create:
-            if not is_bpffs(self.root):
-                raise self._no_bpffs(what, alternative=False)
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(self.folder, 0o700)
-            except OSError as error:
-                raise _explained(error, what, self.folder) from error
-        try:
-            return self.open_folder(what)
-        except RequirementUnmet:
-            if create or not lenient:
-                raise
-            return None
-
-    def _lock(self, descriptor: Fd, what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        pause = 0.001
-        while True:
-            try:
-                fcntl.flock(descriptor.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise HookBusy(
-                        what,
-                        cause=f"another process has held the lock on {self.folder} for more than"
-                        f" {_PATIENCE:.0f} seconds",
-                        remedy=f"see which: fuser -v {self.folder}",
-                    ) from None
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-
-    def _is_gone(self, descriptor: Fd) -> bool:
-        try:
-            return not os.path.samestat(os.fstat(descriptor.fileno()), os.lstat(self.folder))
-        except FileNotFoundError:
-            return True
-
-    def open_folder(self, what: str) -> Fd | None:
-        """Open the folder if it is one to be trusted; None when there is none.
-
-        Raises:
-            RequirementUnmet: somebody else made it.
-            MissingPrivilege: only root may look.
-        """
-        try:
-            descriptor = Fd(os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
-            if not os.path.isdir(self.root):
-                raise self._no_bpffs(what, alternative=False) from error
-            raise self._distrusted(what, "it is not a folder") from error
-        except OSError as error:
-            raise _explained(error, what, self.folder) from error
-        distrust = _distrust(os.fstat(descriptor.fileno()))
-        if distrust is not None:
-            descriptor.close()
-            raise self._distrusted(what, distrust)
-        return descriptor
-
-    def _distrusted(self, what: str, why: str) -> RequirementUnmet:
-        return RequirementUnmet(
-            what,
-            cause=f"{self.folder} was not made by xdpkit: {why}",
-            remedy=f"see what is in it and who uses it, then remove it: rm -r {self.folder}",
-        )
 
     def folders(self) -> list[HookFolder]:
         """Look at the pins of all hooks. The folder above them has been found trustworthy."""
@@ -428,7 +229,7 @@ class Pins:
         try:
             os.rename(home, f"{home}-{number}")
         except OSError as error:
-            raise _explained(error, what, home) from error
+            raise explained(error, what, home) from error
 
     @contextlib.contextmanager
     def keeping(
@@ -449,8 +250,8 @@ class Pins:
             pins[f"{_PROGRAM}{program.id}"] = program
         with contextlib.ExitStack() as undo:
             if pins:
-                _make_folder(hook, what)
-                undo.callback(_remove_if_empty, hook)
+                make_folder(hook, what)
+                undo.callback(remove_if_empty, hook)
             for name, each in pins.items():
                 path = f"{hook}/{name}"
                 if os.path.lexists(path):
@@ -463,7 +264,7 @@ class Pins:
 
 def pin_link(link: Fd, hook: str, what: str) -> str:
     """Pin the link that holds a hook's program; return the pin's path. Under the lock."""
-    _make_folder(hook, what)
+    make_folder(hook, what)
     path = f"{hook}/{_LINK}"
     bpf.obj_pin(link.fileno(), path, what=what)
     return path
@@ -487,7 +288,7 @@ def unwatch_others(hook: str, programs: Collection[int | None]) -> None:
     """Count no other programs than these from outside. Under the lock."""
     for number, path in watches(hook).items():
         if number not in programs:
-            _unlink(path)
+            unlink(path)
 
 
 def open_link(path: str) -> Fd | None:
@@ -502,7 +303,7 @@ def unpin_others(folder: HookFolder, programs: Collection[int]) -> None:
     ]
     names += [f"{_PROGRAM}{number}" for number in folder.programs if number not in programs]
     for name in names:
-        _unlink(f"{folder.path}/{name}")
+        unlink(f"{folder.path}/{name}")
 
 
 def unpin(hook: str, programs: Collection[int]) -> None:
@@ -517,7 +318,7 @@ def unpin(hook: str, programs: Collection[int]) -> None:
         return
     for name in found:
         if name.startswith(prefixes) or name in names:
-            _unlink(f"{hook}/{name}")
+            unlink(f"{hook}/{name}")
 
 
 def remove(hook: str, *, with_settings: bool = False) -> None:
@@ -537,41 +338,8 @@ def remove(hook: str, *, with_settings: bool = False) -> None:
     for name in names:
         is_settings = with_settings and (name == SETTINGS or name.startswith(WATCH))
         if name == _LINK or name.startswith((_MAP, _PROGRAM)) or is_settings:
-            _unlink(f"{hook}/{name}")
-    _remove_if_empty(hook)
-
-
-def _unlink(path: str) -> None:
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-    except OSError as error:
-        raise _explained(error, f"remove {path}", path) from error
-
-
-def _or_netlink(alternative: bool) -> str:
-    return "; or attach without pins: --netlink" if alternative else ""
-
-
-def _is_empty_folder(path: str) -> bool:
-    try:
-        return not os.listdir(path)
-    except OSError:
-        return False
-
-
-def _make_folder(hook: str, what: str) -> None:
-    """Make a hook's folder if it is missing. Under the lock."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(hook, 0o700)
-    except OSError as error:
-        raise _explained(error, what, hook) from error
-
-
-def _remove_if_empty(hook: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(hook)
+            unlink(f"{hook}/{name}")
+    remove_if_empty(hook)
 
 
 def _look(path: str, cookie: int, ifindex: int) -> HookFolder | None:
@@ -606,22 +374,3 @@ def _pinned_link(path: str) -> PinnedLink | None:
     with descriptor:
         bpf.get_info(descriptor.fileno(), info)
     return PinnedLink(path, info.id, info.prog_id, info.ifindex)
-
-
-def _distrust(status: os.stat_result) -> str | None:
-    """Return why a folder with this status is not to be trusted, None if it is."""
-    if status.st_uid not in (0, os.geteuid()):
-        return f"user {status.st_uid} owns it"
-    if status.st_mode & 0o077:
-        return f"others may use it (mode {stat.S_IMODE(status.st_mode):04o}, not 0700)"
-    return None
-
-
-def _explained(error: OSError, what: str, path: str) -> XdpkitError:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return MissingPrivilege(
-            what, cause=f"{path} is not accessible to this user", remedy="run it as root"
-        )
-    if error.errno == errno.EROFS:
-        return RequirementUnmet(what, cause=f"{path} is on a file system mounted read-only")
-    return KernelRefused(what, errno=error.errno or errno.EIO, cause=f"{path} cannot be used")

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xdpkit.kernel.links import Link, LinkInfo, attach_tracepoint, link_ids
-from xdpkit.kernel.maps import Map, MapInfo, map_ids
-from xdpkit.kernel.mapvalues import CpumapValue, DevmapValue
-from xdpkit.kernel.programs import Program, ProgramInfo, program_ids
-from xdpkit.kernel.testrun import RunResult, XdpContext
-
 if TYPE_CHECKING:
     from xdpkit.kernel.collection import Collection
+    from xdpkit.kernel.context import Context, Given
     from xdpkit.kernel.image import Image
+    from xdpkit.kernel.links import Link, LinkInfo, attach_tracepoint, link_ids
     from xdpkit.kernel.loader import load, load_all
+    from xdpkit.kernel.maps import Map, MapInfo, map_ids
+    from xdpkit.kernel.mapvalues import CpumapValue, DevmapValue
+    from xdpkit.kernel.programs import Program, ProgramInfo, program_ids
     from xdpkit.kernel.reload import load_image
+    from xdpkit.kernel.testrun import RunResult, XdpContext
 
 __all__ = [
     "Collection",
+    "Context",
     "CpumapValue",
     "DevmapValue",
+    "Given",
     "Image",
     "Link",
     "LinkInfo",
@@ -43,13 +45,29 @@ __all__ = [
     "program_ids",
 ]
 
-# Loading needs the object reader; who only looks at what is loaded need not wait for its import.
+# Most users need one of these, and loading needs the object reader, whose import takes long.
 _LATE = {
     "Collection": "xdpkit.kernel.collection",
+    "Context": "xdpkit.kernel.context",
+    "CpumapValue": "xdpkit.kernel.mapvalues",
+    "DevmapValue": "xdpkit.kernel.mapvalues",
+    "Given": "xdpkit.kernel.context",
     "Image": "xdpkit.kernel.image",
+    "Link": "xdpkit.kernel.links",
+    "LinkInfo": "xdpkit.kernel.links",
+    "Map": "xdpkit.kernel.maps",
+    "MapInfo": "xdpkit.kernel.maps",
+    "Program": "xdpkit.kernel.programs",
+    "ProgramInfo": "xdpkit.kernel.programs",
+    "RunResult": "xdpkit.kernel.testrun",
+    "XdpContext": "xdpkit.kernel.testrun",
+    "attach_tracepoint": "xdpkit.kernel.links",
+    "link_ids": "xdpkit.kernel.links",
     "load": "xdpkit.kernel.loader",
     "load_all": "xdpkit.kernel.loader",
     "load_image": "xdpkit.kernel.reload",
+    "map_ids": "xdpkit.kernel.maps",
+    "program_ids": "xdpkit.kernel.programs",
 }
 
 

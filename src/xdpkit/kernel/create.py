@@ -53,9 +53,17 @@ def create(
         notes: told what this kernel made us leave out.
 
     Raises:
+        RequirementUnmet: it is a port table's map, which is not made for one program.
         KernelRefused: says what is wrong with the definition, as far as that is sure.
     """
     what = f"create map {spec.name}"
+    if is_ports_map(spec):
+        raise RequirementUnmet(
+            what,
+            cause="it is a port table's map, and the program was given no port table",
+            remedy="attach the program to an interface that is a port (xdpkit ports), or pass maps"
+            " of your own: maps=",
+        )
     new = _new_map(spec, btf_fd, ifindex)
     if spec.inner is None:
         fd = _create(new, spec, what, notes)
@@ -89,6 +97,15 @@ def _new_map(spec: MapSpec, btf_fd: int, ifindex: int) -> NewMap:
         key_type_id=spec.key_type_id if has_types else 0,
         value_type_id=spec.value_type_id if has_types else 0,
     )
+
+
+def is_ports_map(spec: MapSpec) -> bool:
+    """Whether a map is a port table's, which has the size of the table."""
+    if spec.max_entries:
+        return False
+    from xdpkit.requirements.context import is_port_map
+
+    return is_port_map(spec.name)
 
 
 def max_entries(spec: MapSpec) -> int:
@@ -170,11 +187,12 @@ def check_reuse(spec: MapSpec, info: MapInfo, what: str, remedy: str) -> None:
     if spec.type in _DEVMAPS and not spec.flags & MapFlags.RDONLY_PROG:
         # dev_map_init_map() in kernel/bpf/devmap.c adds it.
         flags &= ~MapFlags.RDONLY_PROG
+    entries = info.max_entries if is_ports_map(spec) else max_entries(spec)
     compared = {
         "type": (spec.type, info.type),
         "key size": (spec.key_size, info.key_size),
         "value size": (spec.value_size, info.value_size),
-        "max_entries": (max_entries(spec), info.max_entries),
+        "max_entries": (entries, info.max_entries),
         "flags": (spec.flags, flags),
         "map_extra": (spec.map_extra, info.map_extra),
     }

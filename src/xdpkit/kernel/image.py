@@ -13,11 +13,12 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
-from ctypes import Structure, c_uint32
+from ctypes import Structure, c_uint32, c_uint64
 from dataclasses import dataclass
 from typing import Self
 
 from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError
+from xdpkit.kernel.context import Given
 from xdpkit.syscalls.bpf import FUNC_INFO_SIZE, LINE_INFO_SIZE, NewProgram
 from xdpkit.uapi import sized
 from xdpkit.uapi.bpf import PseudoSrc
@@ -62,6 +63,8 @@ class Image:
         ifindex: the device that it is bound or offloaded to, else 0.
         attach_btf_id: the type of the tracepoint that it is for. attach_btf: the BTF object that
             has the type, 0 for the kernel's own.
+        context: what its instructions have for the fields that xdpkit adds to its context; None: it
+            reads none of them.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Image:
     ifindex: int = 0
     attach_btf_id: int = 0
     attach_btf: int = 0
+    context: Given | None = None
 
     def encode(self) -> bytes:
         """Return it as bytes that this and other versions read.
@@ -96,9 +100,10 @@ class Image:
             raise UsageError(
                 f"store the image of {self.name}", cause="an id is out of range"
             ) from None
+        numbers, fields = _packed(self.context)
         return sized.pack(
             _Layout(magic=IMAGE_MAGIC),
-            {name: getattr(self, name) for name in _NUMBERS},
+            {**{name: getattr(self, name) for name in _NUMBERS}, **numbers},
             {
                 "name": sized.text(self.name, "the program name"),
                 "license": sized.text(self.license, "the license"),
@@ -108,6 +113,7 @@ class Image:
                 "modules": modules.tobytes(),
                 "map_ids": map_ids.tobytes(),
                 "map_names": b"\0".join(names),
+                "context_fields": fields,
             },
             b"",
         )
@@ -141,6 +147,7 @@ class Image:
             line_info=found.part("line_info", unit=LINE_INFO_SIZE),
             modules=tuple(array("I", found.part("modules", unit=4))),
             maps=tuple(map(MapReference, map_ids, names)),
+            context=_unpacked(found),
             **{name: int(getattr(found.fields, name)) for name in _NUMBERS},
         )
 
@@ -169,7 +176,37 @@ class _Layout(Structure):
         ("modules", Part),
         ("map_ids", Part),
         ("map_names", Part),
+        ("cookie", c_uint64),
+        ("port_index", c_uint32),
+        ("has_port_index", c_uint32),
+        ("port_numbers", c_uint32),
+        ("context_fields", Part),
     ]
+
+
+def _packed(given: Given | None) -> tuple[dict[str, int], bytes]:
+    if given is None:
+        return {}, b""
+    numbers = {
+        "cookie": given.cookie,
+        "port_index": given.port_index or 0,
+        "has_port_index": int(given.port_index is not None),
+        "port_numbers": given.numbers,
+    }
+    return numbers, sized.text("\0".join(given.fields), "the context's fields")
+
+
+def _unpacked(found: sized.Unpacked[_Layout]) -> Given | None:
+    fields = found.text("context_fields")
+    if not fields:
+        return None
+    numbers = found.fields
+    return Given(
+        tuple(fields.split("\0")),
+        port_index=int(numbers.port_index) if numbers.has_port_index else None,
+        numbers=int(numbers.port_numbers),
+        cookie=int(numbers.cookie),
+    )
 
 
 def describe(
@@ -178,6 +215,7 @@ def describe(
     btf_id: int,
     maps: Mapping[int, MapReference],
     objects: Mapping[int, int],
+    context: Given | None = None,
 ) -> Image:
     """Return the image of a program that was loaded.
 
@@ -186,6 +224,7 @@ def describe(
         btf_id: the types that the kernel kept with it.
         maps: what it uses, and what is bound to it, by descriptor.
         objects: ids of the modules' BTF objects that it uses, by descriptor.
+        context: what it got in its context.
     """
     code = bytearray(new.code)
     renumber(code, {fd: used.id for fd, used in maps.items()}, objects)
@@ -205,6 +244,7 @@ def describe(
         ifindex=new.ifindex,
         attach_btf_id=new.attach_btf_id,
         attach_btf=objects[new.attach_btf_fd] if new.attach_btf_fd else 0,
+        context=context,
     )
 
 

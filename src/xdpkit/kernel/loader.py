@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from xdpkit.errors import UsageError
 from xdpkit.kernel.collection import Collection
+from xdpkit.kernel.context import Context
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.plan import plan
 from xdpkit.kernel.programs import Program
@@ -33,6 +34,7 @@ def load(
     log_level: int = 0,
     ifindex: int = 0,
     offload: bool = False,
+    context: Context | None = None,
 ) -> Program:
     """Load one program, with the maps that it refers to and the programs in its program arrays.
 
@@ -47,16 +49,19 @@ def load(
             statistics.
         ifindex: bind the program to this device, whose metadata kfuncs it may then call.
         offload: run it on the device itself.
+        context: what the program, and those in its program arrays, read in the fields that xdpkit
+            adds to the context (``struct xdpkit_md``); None: no port, and a cookie of 0.
 
     Raises:
         VerifierError: the verifier refused the program.
-        RequirementUnmet: the kernel lacks something that the program needs.
+        RequirementUnmet: the kernel lacks something that the program needs, or the program reads a
+            field of its context that cannot be provided.
         UsageError: an existing map is not what the program needs.
         ObjectFormatError: the object is malformed.
         MissingPrivilege: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed.
         KernelRefused: the kernel refused something else.
     """
-    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload)
+    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, context or Context())
     with Session(spec.object, options) as session:
         session.run(plan(spec.object, (spec,)))
         return session.hand_over_program(spec.name)
@@ -71,6 +76,7 @@ def load_all(
     log_level: int = 0,
     ifindex: int = 0,
     offload: bool = False,
+    context: Context | None = None,
 ) -> Collection:
     """Load programs of an object, and all its maps.
 
@@ -80,7 +86,7 @@ def load_all(
 
     The other arguments, and errors, are those of :func:`load`.
     """
-    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload)
+    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, context or Context())
     if programs is None:
         specs = [spec for spec in obj.programs.values() if spec.autoload]
     else:

@@ -20,6 +20,7 @@ from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import ProgType
 
 if TYPE_CHECKING:
+    from xdpkit.kernel.context import Given
     from xdpkit.kernel.image import Image
     from xdpkit.obj import ProgramSpec
 
@@ -91,6 +92,8 @@ class Program(Handle):
         counters: the map in which it counts what it returns, if it is a copy that does so without
             its author's doing; else None.
         held: maps beside its author's that it was loaded with: those of a copy that counts.
+        context: what it reads in the fields that xdpkit adds to its context; None: it reads none of
+            them, or was not loaded by this process.
         pins_made: where maps were pinned for it that were not pinned before.
         bound_to: the device that it was loaded for, as its namespace's cookie and its index; None:
             for none, or that is not known.
@@ -114,6 +117,7 @@ class Program(Handle):
         counters: Map | None = None,
         held: tuple[Map, ...] = (),
         image: Callable[[ProgramInfo], Image] | None = None,
+        context: Given | None = None,
         pins_made: tuple[str, ...] = (),
         bound_to: tuple[int, int] | None = None,
         attach_to: str | None = None,
@@ -133,6 +137,7 @@ class Program(Handle):
             counters: the map in which it counts what it returns.
             held: maps that are not its author's.
             image: makes its image, from what the kernel says about it.
+            context: what it got in its context.
             pins_made: where maps were pinned for it.
             bound_to: the device that it was loaded for.
             attach_to: the tracepoint that it is for.
@@ -154,6 +159,7 @@ class Program(Handle):
         self.counters = counters
         self.held = held
         self._make_image = image
+        self.context = context
         self.pins_made = pins_made
         self.bound_to = bound_to
         self.attach_to = attach_to

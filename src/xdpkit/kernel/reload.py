@@ -114,6 +114,7 @@ def load_image(
             held=tuple(
                 found for name, found in maps.items() if name not in its_own and found is not counts
             ),
+            context=(original or image).context,
             bound_to=(netns.cookie(), image.ifindex) if image.ifindex else None,
             notes=tuple(notes),
             log=log,

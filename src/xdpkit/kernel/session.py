@@ -8,7 +8,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self
@@ -18,6 +18,7 @@ from xdpkit.errors import KernelRefused, ObjectFormatError, RequirementUnmet, Us
 from xdpkit.kernel import create, patch
 from xdpkit.kernel.btf import KernelTypes
 from xdpkit.kernel.collection import Collection
+from xdpkit.kernel.context import PORT_NUMBERS, Context, Given, check_numbers, extended
 from xdpkit.kernel.externs import Externs
 from xdpkit.kernel.image import Image, MapReference, describe, descriptors, references
 from xdpkit.kernel.maps import Map
@@ -54,6 +55,7 @@ class Options:
     log_level: int
     ifindex: int
     offload: bool
+    context: Context
 
 
 class Session:
@@ -68,7 +70,8 @@ class Session:
         self._members: dict[str, dict[int, int]] = {}
         self._programs: dict[str, Fd] = {}
         self._used: dict[str, set[str]] = {}
-        self._given: dict[str, tuple[NewProgram, dict[int, int]]] = {}
+        self._new: dict[str, tuple[NewProgram, dict[int, int]]] = {}
+        self._contexts: dict[str, Given] = {}
         self._logs: dict[str, str] = {}
         self._notes: list[str] = []
         self._owned = ExitStack()
@@ -109,10 +112,17 @@ class Session:
             self._load(self._obj.programs[name], linked, externs, kernel)
         for spec in wanted.maps:
             if spec.type == MapType.PROG_ARRAY:
-                self._fill(spec, {name: fd.fileno() for name, fd in self._programs.items()})
+                # An array that none of the programs uses may want some that are not loaded.
+                values = {
+                    slot: name for slot, name in spec.values.items() if name in self._programs
+                }
+                self._fill(
+                    replace(spec, values=values),
+                    {name: fd.fileno() for name, fd in self._programs.items()},
+                )
                 self._members[spec.name] = {
                     slot: int(bpf.prog_info(self._programs[name].fileno())[0].id)
-                    for slot, name in spec.values.items()
+                    for slot, name in values.items()
                 }
 
     def hand_over_program(self, name: str) -> Program:
@@ -169,9 +179,11 @@ class Session:
             leaves=leaves,
             image=partial(
                 _image,
-                *self._given[name],
+                *self._new[name],
                 {each: self._maps[each] for each in self._maps if each in self._used[name]},
+                self._contexts.get(name),
             ),
+            context=self._contexts.get(name),
             pins_made=tuple(self._pins_made),
             bound_to=self._bound_to(),
             attach_to=self._obj.programs[name].attach_to,
@@ -205,6 +217,7 @@ class Session:
                     f"use an existing map as {name} of {obj.name}",
                     cause=f"it has these maps: {', '.join(obj.maps) or 'none'}",
                 )
+        check_numbers(self._options.context, f"load {obj.name}")
 
     def _give_types(self) -> None:
         data = kernel_btf(self._obj)
@@ -220,6 +233,8 @@ class Session:
 
     def _map(self, spec: MapSpec) -> Map:
         given = self._options.maps.get(spec.name)
+        if given is None and spec.name == PORT_NUMBERS:
+            given = self._options.context.port_numbers
         if given is not None:
             what = f"use map {given.id} as {spec.name} of {self._obj.name}"
             create.check_reuse(spec, given.info(), what, "pass another map, or none")
@@ -302,6 +317,18 @@ class Session:
         what = f"load program {spec.name}"
         options = self._options
         code = self._code(spec, linked, externs, kernel)
+        func_info, line_info = linked.func_info, linked.line_info
+        found = extended(
+            spec,
+            linked,
+            code,
+            options.context,
+            types=self._types,
+            numbers=self._port_numbers,
+        )
+        if found is not None:
+            code, func_info, line_info = found.code, found.func_info, found.line_info
+            self._contexts[spec.name] = found.given
         attach_btf_id, attach_btf_fd = self._attach_target(spec, kernel)
         flags = spec.flags
         if options.ifindex and not options.offload:
@@ -316,8 +343,8 @@ class Session:
             ifindex=options.ifindex,
             kern_version=self._obj.version,
             btf_fd=self._btf_fd,
-            func_info=linked.func_info,
-            line_info=linked.line_info,
+            func_info=func_info,
+            line_info=line_info,
             attach_btf_id=attach_btf_id,
             attach_btf_fd=attach_btf_fd,
             fd_array=externs.fd_array,
@@ -325,8 +352,10 @@ class Session:
         fd, log = load_program(new, what=what, log_level=options.log_level, notes=self._note)
         self._programs[spec.name] = fd
         self._logs[spec.name] = log
-        self._given[spec.name] = new, _module_ids(new, linked)
+        self._new[spec.name] = new, _module_ids(new, linked)
         used = {r.name for r in linked.relocations if r.kind in _MAP_KINDS}
+        if found is not None and found.numbers is not None:
+            used.add(PORT_NUMBERS)
         self._used[spec.name] = used | self._bind(fd, used)
 
     def _code(
@@ -353,6 +382,24 @@ class Session:
             else:
                 externs.patch(code, relocation)
         return code
+
+    def _port_numbers(self) -> Map:
+        """Return the map in which ports are looked up; the object may have it among its own."""
+        given = self._options.context.port_numbers
+        assert given is not None, "only asked for when it was given"
+        used = self._maps.get(PORT_NUMBERS)
+        if used is None:
+            # A descriptor of the load's own, which is open for as long as the program is.
+            used = Map(Fd.duplicate(given), name=PORT_NUMBERS)
+            self._maps[PORT_NUMBERS] = self._owned.enter_context(used)
+        elif used.id != given.id:
+            raise UsageError(
+                f"load {self._obj.name}",
+                cause=f"its map {PORT_NUMBERS} is map {used.id}, and map {given.id} is where it is"
+                " to look its port up",
+                remedy="pass the same map for both",
+            )
+        return used
 
     def _attach_target(self, spec: ProgramSpec, kernel: KernelTypes) -> tuple[int, int]:
         """Return the id of the tracepoint's type, and the BTF of the module that has it."""
@@ -401,11 +448,16 @@ def _module_ids(new: NewProgram, linked: LinkedProgram) -> dict[int, int]:
 
 
 def _image(
-    new: NewProgram, objects: Mapping[int, int], maps: Mapping[str, Map], info: ProgramInfo
+    new: NewProgram,
+    objects: Mapping[int, int],
+    maps: Mapping[str, Map],
+    context: Given | None,
+    info: ProgramInfo,
 ) -> Image:
     return describe(
         new,
         btf_id=info.btf_id,
         maps={found.fileno(): MapReference(found.id, name) for name, found in maps.items()},
         objects=objects,
+        context=context,
     )

@@ -2,7 +2,9 @@
 """An object's types as the kernel takes them.
 
 Compilers leave to the loader what only the symbols know: sizes of sections, offsets of variables.
-And the kernel knows no externs: each becomes an ordinary variable or function.
+And the kernel knows no externs: each becomes an ordinary variable or function. Nor does it know
+``struct xdpkit_md``: it is told that this is its own context, so that a global function may take
+one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from xdpkit.obj.spec import KCONFIG, Object
 from xdpkit.obj.variables import section_variables
 
 _KSYMS = ".ksyms"
+_CONTEXT, _KERNELS_CONTEXT = "xdpkit_md", "xdp_md"
 
 
 def kernel_btf(obj: Object) -> bytes | None:
@@ -41,6 +44,10 @@ def kernel_btf(obj: Object) -> bytes | None:
         if function.is_hidden and not function.is_local:
             for type_id in btf.find(function.name, Kind.FUNC):
                 editor.set_linkage(type_id, FuncLinkage.STATIC)
+    for type_id in btf.find(_CONTEXT, Kind.STRUCT):
+        context = btf[type_id]
+        assert isinstance(context, types.Struct)
+        editor.replace(type_id, replace(context, name=_KERNELS_CONTEXT))
     return editor.build()
 
 
