@@ -250,7 +250,7 @@ def test_a_lock_that_is_held_too_long_is_told(
     veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach_pinned(veth, pin_root)
-    monkeypatch.setattr("xdpkit.hook.pins._PATIENCE", 0.01)
+    monkeypatch.setattr("xdpkit.kernel.folder._PATIENCE", 0.01)
     folder = os.open(f"{pin_root}/xdpkit", os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

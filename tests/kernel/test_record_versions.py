@@ -72,16 +72,16 @@ def with_another_field(source: str) -> str:
     return changed(
         source,
         (
-            """        ("unused", c_uint32),
+            """        ("port_name", Part),
     ]""",
-            """        ("unused", c_uint32),
+            """        ("port_name", Part),
         ("priority", c_uint64),
     ]""",
         ),
         (
-            """            "port_index": record.port_index or 0,
+            """            "port_index": port.number or 0,
 """,
-            """            "port_index": record.port_index or 0,
+            """            "port_index": port.number or 0,
             "priority": int(os.environ["XDPKIT_PRIORITY"]),
 """,
         ),
@@ -90,7 +90,7 @@ def with_another_field(source: str) -> str:
 
 
 def without_counters(source: str) -> str:
-    """Return the layout as it was before programs were counted."""
+    """Return the layout as it was before programs were counted, and ports were known."""
     return changed(
         source,
         (
@@ -98,6 +98,8 @@ def without_counters(source: str) -> str:
         ("counting", c_uint32),
         ("tap", c_uint32),
         ("unused", c_uint32),
+        ("port_table", Part),
+        ("port_name", Part),
 """,
             "",
         ),
@@ -106,6 +108,17 @@ def without_counters(source: str) -> str:
             "counting": record.counting,
             "tap": record.tap,
             "unused": 0,
+""",
+            "",
+        ),
+        (
+            """            "port_table": sized.text(port.table, "the name of the port table"),
+            "port_name": sized.text(port.name, "the name of the port"),
+""",
+            "",
+        ),
+        (
+            """            port=_port(found),
 """,
             "",
         ),

@@ -20,7 +20,7 @@ from tests.kernel.net import Veth, rtnetlink
 from tests.unit.hook.sample import NEGOTIATION, RECORD
 from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet, UsageError
 from xdpkit.hook import records
-from xdpkit.hook.record import Record, StoredRecord
+from xdpkit.hook.record import PortOf, Record, StoredRecord
 from xdpkit.hook.wire import encode
 from xdpkit.kernel import Map, Program, load, load_all, load_image, map_ids, program_ids
 from xdpkit.kernel.image import IMAGE_MAGIC
@@ -139,9 +139,9 @@ def test_a_record_that_was_changed_meanwhile_is_not_overwritten() -> None:
 def test_a_second_write_for_a_hook_is_an_edit() -> None:
     with recorded() as program:
         first = found(program)
-        records.write(program, replace(RECORD, port_index=4))
+        records.write(program, replace(RECORD, port=PortOf("lan", 4)))
         second = found(program)
-        assert second.record.port_index == 4
+        assert second.record.port == PortOf("lan", 4)
         assert second.generation == 2
         assert second.map_id == first.map_id
 

@@ -29,12 +29,14 @@ class Finding:
         evidence: what was asked and what came back ("netdev: NDO_XMIT clear on veth1; its peer has
             no XDP program").
         limit: where the capability is a number (largest MTU in bytes, number of queues), else None.
+        remedy: what makes a no a yes, where that is sure.
     """
 
     capability: str
     answer: Answer
     evidence: str
     limit: int | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

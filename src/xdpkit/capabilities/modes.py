@@ -27,7 +27,7 @@ def in_mode(device: Device, mode: str) -> Device:
         name: found
         for name, found in device.findings.items()
         if name in _SAME_IN_ALL_MODES
-        or (name not in CAPABILITIES or CAPABILITIES[name].scope is Scope.KERNEL)
+        or (name not in CAPABILITIES or CAPABILITIES[name].scope is not Scope.DRIVER)
     }
     if mode == "generic":
         findings |= generic.findings(Kernel.parse(device.kernel or ""))

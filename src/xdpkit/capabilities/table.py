@@ -15,6 +15,7 @@ class Scope(enum.Enum):
 
     DRIVER = "driver"
     KERNEL = "kernel"
+    XDPKIT = "xdpkit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class CapabilityInfo:
         evidence: the kernel's bit, or the test, that tells whether it is there.
         since: the first Linux release in which anything offered it; "" where that differs for
             each member of a family.
-        scope: whether the driver decides or the kernel.
+        scope: whether the driver decides, the kernel, or xdpkit and what it keeps.
     """
 
     name: str
@@ -37,7 +38,7 @@ class CapabilityInfo:
     scope: Scope = Scope.DRIVER
 
 
-_D, _K = Scope.DRIVER, Scope.KERNEL
+_K, _X = Scope.KERNEL, Scope.XDPKIT
 
 _TABLE = (
     CapabilityInfo(
@@ -119,6 +120,13 @@ _TABLE = (
         "4.14",
     ),
     CapabilityInfo(
+        "redirect-broadcast",
+        "one packet is redirected to every interface of a map (BPF_F_BROADCAST)",
+        "probe: BPF_PROG_TEST_RUN of a program that asks for it",
+        "5.14",
+        _K,
+    ),
+    CapabilityInfo(
         "redirect-target",
         "this interface transmits what other interfaces redirect to it",
         "netdev xdp-features: NDO_XMIT; on some drivers only while a program is attached,"
@@ -190,6 +198,20 @@ _TABLE = (
         "6.6",
     ),
     CapabilityInfo(
+        "port-index",
+        "the interface has a number in a port table, which the program reads as port_index",
+        "the port tables: xdpkit ports show",
+        "5.10",
+        _X,
+    ),
+    CapabilityInfo(
+        "port-table",
+        "the interface is a port of a table, whose maps the program uses",
+        "the port tables: xdpkit ports show",
+        "5.10",
+        _X,
+    ),
+    CapabilityInfo(
         "btf-tracing",
         "tracepoints and functions can be traced with types (tp_btf, fentry)",
         "probe: BPF_PROG_LOAD of BPF_PROG_TYPE_TRACING",
@@ -255,14 +277,29 @@ _FAMILY_TABLE = (
     CapabilityInfo(
         "map-type:NAME", "maps of this type can be made", "probe: BPF_MAP_CREATE", "", _K
     ),
+    CapabilityInfo(
+        "context-field:NAME",
+        "struct xdpkit_md has this field, which a later xdpkit.h declares; never so: those that"
+        " are provided need no capability",
+        "the fields that this version of xdpkit provides",
+        "",
+        _X,
+    ),
+    CapabilityInfo(
+        "port-set:NAME",
+        "the port table has a set of this name",
+        "the port tables: xdpkit ports show",
+        "",
+        _X,
+    ),
 )
 
 CAPABILITIES = {info.name: info for info in _TABLE}
 """Every capability with a fixed name."""
 
 FAMILIES = {info.name.partition(":")[0]: info for info in _FAMILY_TABLE}
-"""Capabilities named after something of the kernel's, by what stands before the colon. The kernel's
-name follows, in lower case and without the common prefix: ``helper:redirect_map``."""
+"""Capabilities named after something else, by what stands before the colon. Names of the kernel's
+follow in lower case and without the common prefix: ``helper:redirect_map``."""
 
 _WORDS = {
     "helper": "helper bpf_{}",
@@ -270,6 +307,10 @@ _WORDS = {
     "map-type": "map type {}",
     "action-code": "may return {}",
     "precondition": "{}",
+    "context-field": "reads {}",
+    "port-set": "uses port set {}",
+    "port-index": "reads port_index",
+    "port-table": "uses the port table",
     "action-any": "may return any value",
     "mode-native": "native mode",
     "mode-generic": "generic mode",
@@ -278,6 +319,7 @@ _WORDS = {
     "redirect-cpumap": "redirect into cpumap",
     "redirect-xskmap": "redirect into xskmap",
     "redirect-ifindex": "redirect to an interface",
+    "redirect-broadcast": "redirect to all of a map",
     "redirect-target": "redirect target",
     "redirect-target-frags": "redirect target for frags",
     "adjust-tail-shrink": "adjust tail, shrinking",

@@ -101,6 +101,8 @@ def command(
         emit([printable(f"attached {spec.name} to {name} in {mode} mode{where}")])
         program = attached.program
         emit([f"  {identity(program.id, program.tag, attached.link_id)}"])
+        if attached.port is not None:
+            emit([printable(f"  {attached.port}")])
         if attached.pinned is not None:
             emit([printable(f"  pinned at {attached.pinned}")])
         reverts_to = 0 if changing.is_whole(change) else None

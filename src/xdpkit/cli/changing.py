@@ -17,6 +17,7 @@ from xdpkit.cli.options import (
     choose_program,
     object_argument,
     policy_option,
+    ports_option,
     program_option,
     set_option,
     target_option,
@@ -54,6 +55,7 @@ class Wanted:
     targets: tuple[str, ...]
     force: bool
     cookie: int
+    table: str | None
 
     def read(self, what: str) -> ProgramSpec:
         """Return the program, with its variables set.
@@ -79,6 +81,7 @@ class Wanted:
             "targets": self.targets,
             "force": self.force,
             "cookie": self.cookie,
+            "ports": self.table,
         }
 
 
@@ -88,6 +91,7 @@ _OPTIONS = (
     set_option,
     policy_option,
     target_option,
+    ports_option,
     click.option(
         "--force",
         is_flag=True,
@@ -99,7 +103,8 @@ _OPTIONS = (
         metavar="N",
         type=int,
         default=0,
-        help="A number of your own, written down with the program; 'xdpkit status IFACE' shows it.",
+        help="A number of your own, written down with the program; 'xdpkit status IFACE' shows it,"
+        " and the program can read it: ctx->cookie.",
     ),
 )
 
@@ -117,9 +122,12 @@ def takes_program(function: Callable[..., Any]) -> Callable[..., Any]:
         targets: tuple[str, ...],
         force: bool,
         cookie: int,
+        table: str | None,
         **others: Any,
     ) -> Any:
-        wanted = Wanted(object_path, program_name, assignments, policy, targets, force, cookie)
+        wanted = Wanted(
+            object_path, program_name, assignments, policy, targets, force, cookie, table
+        )
         return function(wanted=wanted, **others)
 
     for option in reversed(_OPTIONS):
@@ -194,6 +202,7 @@ def emit_attached(
         "mode": attached.mode.value,
         "queues": None if attached.queues is None else sorted(attached.queues),
         "prog": next(here, None),
+        "port": attached.port.to_dict() if attached.port is not None else None,
         **more,
         "negotiation": negotiation.to_dict(),
         "overridden": not negotiation.is_allowed,

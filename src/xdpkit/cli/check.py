@@ -15,7 +15,9 @@ from xdpkit.cli.command import Settings, pass_settings, subcommand
 from xdpkit.cli.options import (
     choose_program,
     mode_option,
+    pin_root_option,
     policy_option,
+    ports_option,
     program_option,
     set_option,
     target_option,
@@ -50,6 +52,7 @@ xdpkit check fw.o --profile fleet/eth0.json
 @mode_option
 @policy_option
 @target_option
+@ports_option
 @click.option(
     "--profile",
     "profile_name",
@@ -58,6 +61,7 @@ xdpkit check fw.o --profile fleet/eth0.json
     " that 'xdpkit device --json' wrote.",
 )
 @set_option
+@pin_root_option
 @pass_settings
 def command(
     settings: Settings,
@@ -66,8 +70,10 @@ def command(
     mode: str,
     policy: str,
     targets: tuple[str, ...],
+    table: str | None,
     profile_name: str | None,
     assignments: tuple[str, ...],
+    pin_root: str,
 ) -> None:
     """Show what a program needs, and whether an interface offers it. Nothing is loaded.
 
@@ -89,6 +95,8 @@ def command(
         policy=Policy(policy),
         targets=targets,
         netns=settings.netns,
+        ports=table,
+        pin_root=pin_root,
     )
     if settings.json:
         emit_json(negotiation.to_dict(), pretty=settings.pretty)

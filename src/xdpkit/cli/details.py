@@ -116,6 +116,7 @@ def _recorded(stored: StoredRecord) -> Iterator[tuple[str, str]]:
         yield "from", f"{origin.path}{digest}"
     settings = (f"{name} = {format_value(value)}" for name, value in origin.variables.items())
     yield "set", ", ".join(settings)
+    yield "port", str(record.port) if record.port is not None else ""
     yield "cookie", str(record.cookie) if record.cookie else ""
     yield "policy", f"{origin.policy}, forced" if origin.was_forced else origin.policy
     if record.negotiation is not None:

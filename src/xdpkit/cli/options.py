@@ -112,6 +112,15 @@ target_option = click.option(
     help="An interface that the program redirects to. May be repeated.",
 )
 
+ports_option = click.option(
+    "--ports",
+    "table",
+    metavar="TABLE",
+    shell_complete=complete.port_tables,
+    help="The port table that the program is to use; needed where the interface is a port of"
+    " several.",
+)
+
 set_option = click.option(
     "--set",
     "assignments",

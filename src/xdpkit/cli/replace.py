@@ -96,5 +96,7 @@ def command(
             emit([f"  was {identity(each.program.id, each.program.tag, each.link_id)}"])
         program = attached.program
         emit([f"  is  {identity(program.id, program.tag, gone[0].link_id)}"])
+        if attached.port is not None:
+            emit([printable(f"  {attached.port}")])
         reverts_to = gone[0].program.id if changing.is_whole(change) else None
         emit(changing.until_confirmed(attached.interface, pin_root, reverts_to, revert_after))

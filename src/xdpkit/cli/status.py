@@ -67,6 +67,7 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
             Column("id", right=True),
             Column("program"),
             Column("tag"),
+            Column("port"),
             Column("by"),
             Column("state"),
         ],
@@ -78,6 +79,7 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
                 str(found.program.id),
                 full_name(found) or "",
                 found.program.tag or "",
+                _port(found),
                 holder(found),
                 _state(found) or _state(on_hook),
             ]
@@ -94,6 +96,12 @@ def _programs(found: AttachedProgram) -> list[tuple[AttachedProgram, str]]:
     if found.root is None:
         return [(found, "")]
     return served(found.members) or [(found, "none" if found.are_members_known else "?")]
+
+
+def _port(found: AttachedProgram) -> str:
+    """Return what it was told of a port table: "port 2 (eth1) of table lan"."""
+    port = found.record.record.port if found.record is not None else None
+    return str(port) if port is not None else ""
 
 
 def holder(found: AttachedProgram) -> str:

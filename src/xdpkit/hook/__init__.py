@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xdpkit.hook.mode import Mode, Via
     from xdpkit.hook.queues import AllQueues, Queues
     from xdpkit.hook.rearranging import AddBeside, DeleteFrom, ReplaceWithin
-    from xdpkit.hook.record import Origin, Record, StoredRecord
+    from xdpkit.hook.record import Origin, PortOf, Record, StoredRecord
     from xdpkit.hook.replace import Replace
     from xdpkit.hook.request import Terms
     from xdpkit.hook.state import (
@@ -48,6 +48,7 @@ __all__ = [
     "Mode",
     "Origin",
     "Owner",
+    "PortOf",
     "ProgramSummary",
     "Queues",
     "Record",
@@ -79,7 +80,7 @@ _HOMES = {
     "mode": ("Mode", "Via"),
     "queues": ("AllQueues", "Queues"),
     "rearranging": ("AddBeside", "DeleteFrom", "ReplaceWithin"),
-    "record": ("Origin", "Record", "StoredRecord"),
+    "record": ("Origin", "PortOf", "Record", "StoredRecord"),
     "replace": ("Replace",),
     "request": ("Terms",),
     "state": ("AttachedProgram", "HookStatus", "MapSummary", "Owner", "ProgramSummary"),

@@ -201,7 +201,7 @@ class Add:
         queues = f" for {scope.describe(self.queues)}" if self.queues is not None else ""
         return (
             f"would attach {self._request.program.name} to {self.interface.name} in"
-            f" {self.mode.value} mode{queues}, {held}"
+            f" {self.mode.value} mode{queues}{self._request.as_port()}, {held}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -215,6 +215,7 @@ class Add:
             "queues": None if self.queues is None else sorted(self.queues),
             "mode": self.mode.value,
             "via": self.via.value,
+            "port": port.to_dict() if (port := self._request.port) else None,
             "negotiation": self.negotiation.to_dict(),
             "notes": self.notes,
         }
@@ -295,11 +296,19 @@ class Add:
                         )
                     )
                 revert.require_record(coming.record, revert_after, self.what)
+                during.enter_context(request.port_kept())
                 link, pin = self._put(coming, inherited, mode, via)
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
-                    negotiate_members(loaded.maps, self.interface, mode, request.policy)
+                    negotiate_members(
+                        loaded.maps,
+                        self.interface,
+                        mode,
+                        request.policy,
+                        ports=request.table,
+                        pin_root=request.pin_root,
+                    )
                 )
             return XdpProg(
                 place=self._place,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Unpack
 from xdpkit.hook.changes import prepare_add, prepare_delete
 from xdpkit.hook.delete import Detached
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place, StrPath
 from xdpkit.hook.present import Expected
 from xdpkit.hook.request import Terms
 from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.kernel.folder import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Program

@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.hook.mode import Mode
-from xdpkit.interfaces import device_of
+from xdpkit.hook.ports import PortsOf, name_of
+from xdpkit.interfaces import device_of, resolve
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.negotiation import Negotiation, Policy, Target, negotiate
 from xdpkit.requirements import Requirement, Requirements, needs_of
 from xdpkit.uapi.bpf import MapType
 
 if TYPE_CHECKING:
+    from xdpkit.hook.standing import Standing
     from xdpkit.kernel import Map, Program
     from xdpkit.obj import MapSpec, ProgramSpec
 
+_OF_THE_KERNEL = ("helper", "kfunc", "map-type", "link", "redirect-broadcast")
 _DEVMAPS = (MapType.DEVMAP, MapType.DEVMAP_HASH)
 _NOT_FOLLOWED = "its instructions are not known: it was not loaded from an object file here"
 
@@ -34,6 +40,8 @@ def check(
     maps: Mapping[str, Map] | None = None,
     netns: str | None = None,
     by_link: bool = True,
+    ports: PortsOf | None = None,
+    pin_root: str | os.PathLike[str] = DEFAULT_ROOT,
 ) -> Negotiation:
     """Return every verdict on a program and a device; nothing is loaded or attached.
 
@@ -56,29 +64,106 @@ def check(
             program arrays and constants hold is not known.
         netns: name or path of the interfaces' network namespace; None: the caller's own.
         by_link: whether a ``bpf_link`` is to hold it, which the kernel then has to have.
+        ports: the port table that is meant, or its name, for a program that asks for its port
+            or uses a table's maps; None: the one that has the interface as a port.
+        pin_root: the bpffs in which the port tables are pinned.
 
     Raises:
-        UsageError: there is no such interface, namespace, mode or policy.
+        UsageError: there is no such interface, namespace, mode, policy or port table.
         ObjectFormatError: the program or its declarations are malformed.
         RequirementUnmet: the kernel's types give no usable answer to a CO-RE relocation.
     """
+    return look(
+        program,
+        device,
+        mode=mode,
+        policy=policy,
+        targets=targets,
+        maps=maps,
+        netns=netns,
+        by_link=by_link,
+        ports=ports,
+        pin_root=pin_root,
+    ).negotiation
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of holding a program against a device.
+
+    Attributes:
+        negotiation: every verdict.
+        standing: what the port tables have for the program, None if it asks for nothing of
+            them, or the device is no interface of this host.
+    """
+
+    negotiation: Negotiation
+    standing: Standing | None
+
+
+def look(
+    program: ProgramSpec | Program,
+    device: Device | str | int,
+    *,
+    mode: Mode | str | None,
+    policy: Policy | str | None,
+    targets: Sequence[Target | Device | str | int],
+    maps: Mapping[str, Map] | None,
+    netns: str | None,
+    by_link: bool,
+    ports: PortsOf | None,
+    pin_root: str | os.PathLike[str],
+) -> Checked:
+    """Hold a program against a device. Arguments and errors are those of :func:`check`."""
+    table = name_of(ports, f"check {program.name}")
     mode = Mode.parse(mode or Mode.NATIVE)
     is_live = not isinstance(device, Device)
     requirements = _needs(program, is_live, maps or {})
     named = [_target(target, netns) for target in targets]
-    kernel: Mapping[str, Finding] = {}
+    kernel: dict[str, Finding] = {}
+    standing = None
     if not isinstance(device, Device):
+        standing = _standing(
+            program, device, requirements, netns, table, os.fsdecode(pin_root), maps or {}
+        )
         device = device_of(device, mode=mode.value, netns=netns)
         kernel = _kernel(requirements, by_link)
         named += _constant_targets(requirements, netns)
-        named += _targets_in(_maps(program, maps), netns)
-    return negotiate(
+        others = _maps(program, maps)
+        if standing is not None:
+            kernel |= standing.findings
+            named += standing.targets
+            others = {name: each for name, each in others.items() if name not in standing.maps}
+        named += _targets_in(others, netns)
+    negotiation = negotiate(
         requirements,
         device,
         kernel=kernel,
         mode=mode.value,
         policy=policy_of(policy),
         targets=named,
+    )
+    return Checked(negotiation, standing)
+
+
+def _standing(
+    program: ProgramSpec | Program,
+    device: str | int,
+    requirements: Requirements,
+    netns: str | None,
+    table: str | None,
+    pin_root: str,
+    maps: Mapping[str, Map],
+) -> Standing | None:
+    from xdpkit.requirements.context import is_of_ports
+
+    if not any(is_of_ports(each.capability) for each in requirements):
+        return None
+    from xdpkit.hook import standing
+
+    interface = resolve(device, netns=netns)
+    return standing.look(
+        program, requirements, interface, table=table, pin_root=pin_root, maps=maps
     )
 
 
@@ -103,11 +188,7 @@ def _kernel(requirements: Requirements, by_link: bool) -> dict[str, Finding]:
     if by_link:
         names.add("link")
     return kernel_findings(
-        sorted(
-            name
-            for name in names
-            if name == "link" or name.partition(":")[0] in ("helper", "kfunc", "map-type")
-        )
+        sorted(name for name in names if name.partition(":")[0] in _OF_THE_KERNEL)
     )
 
 
@@ -118,8 +199,10 @@ def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Ma
     spec = program if isinstance(program, ProgramSpec) else program.spec
     if spec is None:
         # Frags waive the MTU's limit, and whether it takes them is not known either.
-        anything = (Requirement("frags", optional=True), Requirement("action-any"))
-        return Requirements(program.name, anything, notes=(_NOT_FOLLOWED,))
+        anything = [Requirement("frags", optional=True), Requirement("action-any")]
+        if loaded is not None and _reads_its_port(loaded):
+            anything.append(Requirement("port-index"))
+        return Requirements(program.name, tuple(anything), notes=(_NOT_FOLLOWED,))
     open_maps: AbstractSet[str] = given.keys()
     if loaded is not None:
         open_maps = frozenset(_changed(loaded, spec.object.maps))
@@ -134,6 +217,12 @@ def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Ma
 
     with KernelTypes() as types:
         return needs_of(spec, types, open_maps=open_maps)
+
+
+def _reads_its_port(program: Program) -> bool:
+    from xdpkit.hook.given import given_to
+
+    return any("port_index" in given.fields for given in given_to(program))
 
 
 def _needs_of_loaded(

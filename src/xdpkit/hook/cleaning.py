@@ -14,7 +14,7 @@ from xdpkit.hook import readers, unread
 from xdpkit.hook.delete import Delete
 from xdpkit.hook.homes import is_gone
 from xdpkit.hook.looking import examine
-from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, Pins
+from xdpkit.hook.pins import HookFolder, Pins
 from xdpkit.hook.place import Place
 from xdpkit.hook.present import is_kept_by_us
 from xdpkit.hook.repair import (
@@ -28,6 +28,7 @@ from xdpkit.hook.state import AttachedProgram, HookStatus, Owner
 from xdpkit.hook.view import View
 from xdpkit.interfaces import Interface, list_all
 from xdpkit.interfaces.namespaces import Reachable, reachable
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls import bpf, privilege
 from xdpkit.uapi.capability import Capability
 

@@ -31,6 +31,7 @@ from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, ProgramSummary
 from xdpkit.hook.view import View, require_settled, why_no_copy
 from xdpkit.hook.work import Work
 from xdpkit.interfaces import Interface
+from xdpkit.kernel.folder import BY_NAME
 from xdpkit.kernel.maps import Map
 from xdpkit.syscalls import privilege
 from xdpkit.uapi.capability import Capability
@@ -217,7 +218,7 @@ class Counters:
             raise RequirementUnmet(
                 what,
                 cause=f"{pins.root} with the setting is hidden here, as by ip netns exec",
-                remedy=pinned.BY_NAME,
+                remedy=BY_NAME,
             )
         by_netlink = any(each.via is Via.NETLINK for each in found.attached)
         is_lenient = by_netlink and not counting
@@ -305,7 +306,7 @@ class Counters:
             return (
                 f"Whether programs on {view.found.interface.name} are counted cannot be seen here:"
                 f" {self._place.pins.root} is hidden, as by ip netns exec;"
-                f" {pinned.BY_NAME}.",
+                f" {BY_NAME}.",
             )
         counting = settings.counting if settings is not None else Counting.OFF
         if not counting:

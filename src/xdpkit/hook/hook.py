@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from xdpkit.hook.looking import examine
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place, StrPath
 from xdpkit.hook.request import Terms
 from xdpkit.hook.state import AttachedProgram, HookStatus
 from xdpkit.hook.xdpprog import XdpProg
+from xdpkit.kernel.folder import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from xdpkit.hook.counters import Counters

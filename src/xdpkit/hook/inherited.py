@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, RequirementUnmet
 from xdpkit.hook import records, roots, settings
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming
 from xdpkit.hook.scope import Scope
 from xdpkit.hook.settings import Counting, Settings
 from xdpkit.hook.writing import write_record
+from xdpkit.kernel.folder import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from xdpkit.hook.record import Record

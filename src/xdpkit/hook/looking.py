@@ -14,7 +14,7 @@ from xdpkit.errors import HookBusy, KernelRefused, MissingPrivilege, Requirement
 from xdpkit.hook import roots, scope
 from xdpkit.hook.homes import is_still_there
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT, HookFolder, PinnedLink, Pins
+from xdpkit.hook.pins import HookFolder, PinnedLink, Pins
 from xdpkit.hook.roots import Root
 from xdpkit.hook.state import (
     AttachedProgram,
@@ -25,6 +25,7 @@ from xdpkit.hook.state import (
 )
 from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.interfaces.interface import rx_queues_in_use
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.uapi import attr

@@ -9,7 +9,7 @@ code, which takes fewer actions than a driver does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
 from xdpkit.hook.mode import Mode
 from xdpkit.interfaces import Interface
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.syscalls.fd import Fd
@@ -82,7 +83,13 @@ def _may_have_timers(found: Map) -> bool:
 
 @contextmanager
 def negotiate_members(
-    maps: Mapping[str, Map], interface: Interface, mode: Mode, policy: Policy | None
+    maps: Mapping[str, Map],
+    interface: Interface,
+    mode: Mode,
+    policy: Policy | None,
+    *,
+    ports: str | None = None,
+    pin_root: str = DEFAULT_ROOT,
 ) -> Iterator[None]:
     """Meanwhile, hold each program put into one of these maps against where it will run.
 
@@ -92,7 +99,17 @@ def negotiate_members(
     added = []
     for name, found in maps.items():
         if found.type == MapType.PROG_ARRAY or found.type in _REFUSED_IN:
-            vet = partial(_vet, name, found, interface, mode, policy)
+            hold = partial(
+                _hold,
+                found,
+                f"{name} of {interface.name}",
+                interface,
+                mode,
+                policy,
+                ports,
+                pin_root,
+            )
+            vet = partial(_vet, found, hold)
             found.vets.append(vet)
             added.append((found, vet))
     try:
@@ -102,34 +119,28 @@ def negotiate_members(
             found.vets.remove(vet)
 
 
-def _vet(
-    name: str,
-    target: Map,
-    interface: Interface,
-    mode: Mode,
-    policy: Policy | None,
-    value: object,
-) -> None:
+def _vet(target: Map, hold: Callable[[Program], None], value: object) -> None:
     from xdpkit.kernel import Program
 
     member = getattr(value, "program", value)
-    where = f"{name} of {interface.name}"
     # A bare number is a program's descriptor here, and an interface or a queue's length elsewhere.
     names_program = target.type == MapType.PROG_ARRAY
     if isinstance(member, Program):
-        _hold(member, target, where, interface, mode, policy)
+        hold(member)
     elif isinstance(member, int) and member and (names_program or member is not value):
         with Program(Fd.duplicate(member)) as opened:
-            _hold(opened, target, where, interface, mode, policy)
+            hold(opened)
 
 
 def _hold(
-    program: Program,
     target: Map,
     where: str,
     interface: Interface,
     mode: Mode,
     policy: Policy | None,
+    ports: str | None,
+    pin_root: str,
+    program: Program,
 ) -> None:
     from xdpkit.hook.check import check
     from xdpkit.negotiation import Policy, refusal
@@ -139,7 +150,15 @@ def _hold(
     if target.type in _REFUSED_IN:
         place, netns = _kernel_code(MapType(target.type)), None
     try:
-        result = check(program, place, mode=mode, policy=policy or Policy.DEFAULT, netns=netns)
+        result = check(
+            program,
+            place,
+            mode=mode,
+            policy=policy or Policy.DEFAULT,
+            netns=netns,
+            ports=ports,
+            pin_root=pin_root,
+        )
     except UsageError:
         # The interface has gone, and the program runs nowhere.
         return

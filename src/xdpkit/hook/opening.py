@@ -81,7 +81,8 @@ def open_with_maps(
         maps: dict[str, Map] = {}
         for used in bpf.prog_info(descriptor.fileno())[1]:
             opened = resources.enter_context(Map.from_id(used))
-            if not opened.name.startswith(OWN_MAPS):
+            # The author's own may be called so, too: those of a port table are.
+            if used in names or not opened.name.startswith(OWN_MAPS):
                 maps[names.get(used) or opened.name or str(used)] = opened
         owned = resources.pop_all()
     return Program(descriptor, name=name, maps=maps, owned=owned)

@@ -9,9 +9,10 @@ from typing import Self
 
 from xdpkit.errors import UsageError
 from xdpkit.hook.looking import examine
-from xdpkit.hook.pins import DEFAULT_ROOT, Pins
+from xdpkit.hook.pins import Pins
 from xdpkit.hook.state import HookStatus
 from xdpkit.interfaces import Interface, resolve
+from xdpkit.kernel.folder import DEFAULT_ROOT
 
 StrPath = str | os.PathLike[str]
 

@@ -19,10 +19,10 @@ from xdpkit.hook.holding import (
 )
 from xdpkit.hook.homes import ids_on
 from xdpkit.hook.mode import Via
-from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT
 from xdpkit.hook.state import AttachedProgram, HookStatus, Owner, removal
 from xdpkit.hook.xdpprog import XdpProg
 from xdpkit.interfaces import Interface, resolve
+from xdpkit.kernel.folder import BY_NAME, DEFAULT_ROOT
 from xdpkit.kernel.programs import Program
 from xdpkit.syscalls import mounts
 

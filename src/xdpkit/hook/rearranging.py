@@ -303,6 +303,7 @@ class _Arrival(_Rearrangement, abc.ABC):
             "queues": None if self.queues is None else sorted(self.queues),
             "mode": self.mode.value,
             "via": self.via.value,
+            "port": port.to_dict() if (port := self._request.port) else None,
             "before": [{**program.to_dict(), "qid": seat} for seat, program in self.before.items()],
             "negotiation": self.negotiation.to_dict(),
             "notes": self.notes,
@@ -342,12 +343,19 @@ class _Arrival(_Rearrangement, abc.ABC):
                 keeps_maps=True,
                 note=self._note,
             )
-            with coming.forgotten_if_it_fails():
+            with coming.forgotten_if_it_fails(), request.port_kept():
                 link_id = self._place_it(coming, revert_after)
             members = contextlib.ExitStack()
             if not request.force:
                 members.enter_context(
-                    negotiate_members(loaded.maps, self.interface, self.mode, request.policy)
+                    negotiate_members(
+                        loaded.maps,
+                        self.interface,
+                        self.mode,
+                        request.policy,
+                        ports=request.table,
+                        pin_root=request.pin_root,
+                    )
                 )
             return XdpProg(
                 place=self._place,
@@ -442,7 +450,7 @@ class AddBeside(_Arrival):
     def describe(self) -> str:
         return (
             f"would attach {self._request.program.name} to {self.interface.name} in"
-            f" {self.mode.value} mode, for {scope.describe(self.queues)}"
+            f" {self.mode.value} mode, for {scope.describe(self.queues)}{self._request.as_port()}"
         )
 
 
@@ -486,7 +494,7 @@ class ReplaceWithin(_Arrival):
         names = ", ".join(program.describe() for program in gone.values())
         return (
             f"would replace on {self.interface.name} for {scope.describe(self.queues)}: {names}, by"
-            f" {self._request.program.name}"
+            f" {self._request.program.name}{self._request.as_port()}"
         )
 
 

@@ -78,6 +78,37 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class PortOf:
+    """What a program was told of a port table when it was attached.
+
+    Attributes:
+        table: the table's name; "" where an earlier version did not write it down.
+        number: the port that its instructions have as ``port_index``; None: it looks its port up
+            for each packet, or does not ask for it and uses the table's maps only.
+        name: the port's name then, "" without a number.
+    """
+
+    table: str
+    number: int | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words: "port 2 (eth1) of table lan"."""
+        table = f"table {self.table}" if self.table else "a table"
+        if self.number is None:
+            return table
+        return f"port {self.number}{f' ({self.name})' if self.name else ''} of {table}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain data, for JSON."""
+        return {
+            "table": self.table or None,
+            "number": self.number,
+            "name": self.name or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What a later process needs to show, change or undo an attachment.
 
@@ -95,7 +126,7 @@ class Record:
         negotiation: what came of holding it against the interface, None where it was not.
         queues: the RX queues that it was asked to serve; None: all that no other program serves.
             Which ones it serves now, the root's program array says.
-        port_index: the interface's number in a table of ports, None where it is in none.
+        port: what it was told of a port table, None: nothing.
         logical_id: the id that the program had when it was attached, of which this one is a copy;
             0: it is no copy.
         counting: what the program counts of what it returns, without its author's doing.
@@ -115,7 +146,7 @@ class Record:
     origin: Origin
     negotiation: Negotiation | None
     queues: tuple[int, ...] | None = None
-    port_index: int | None = None
+    port: PortOf | None = None
     logical_id: int = 0
     counting: Counting = Counting.OFF
     tap: int = 0
@@ -136,7 +167,7 @@ class Record:
             "mode": self.mode.value,
             "via": self.via.value,
             "queues": None if self.queues is None else list(self.queues),
-            "port_index": self.port_index,
+            "port": self.port.to_dict() if self.port else None,
             "logical_id": self.logical_id or None,
             "counting": self.counting.word,
             "cookie": self.cookie,

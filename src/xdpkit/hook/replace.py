@@ -107,7 +107,7 @@ class Replace:
         """Return what would change, as a sentence."""
         return (
             f"would replace on {self.interface.name}: {self.present.describe()}, by"
-            f" {self._request.program.name}"
+            f" {self._request.program.name}{self._request.as_port()}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -121,6 +121,7 @@ class Replace:
             "queues": None,
             "mode": self.present.mode.value,
             "via": self.via.value,
+            "port": port.to_dict() if (port := self._request.port) else None,
             "before": [self.present.to_dict()],
             "negotiation": self.negotiation.to_dict(),
             "notes": self.notes,
@@ -179,17 +180,18 @@ class Replace:
             )
             with coming.forgotten_if_it_fails():
                 revert.require_record(coming.record, revert_after, self.what)
-                link_id = exchange(
-                    self._place,
-                    self.interface,
-                    self.present.program.id,
-                    coming,
-                    self.what,
-                    via=self.via,
-                    expected=self._expected,
-                    check=lambda found: inherited.require_unchanged(self.what),
-                    note=self._note,
-                )
+                with request.port_kept():
+                    link_id = exchange(
+                        self._place,
+                        self.interface,
+                        self.present.program.id,
+                        coming,
+                        self.what,
+                        via=self.via,
+                        expected=self._expected,
+                        check=lambda found: inherited.require_unchanged(self.what),
+                        note=self._note,
+                    )
             link = None
             if is_on(self._expected, self.interface):
                 link = self._expected.give_link()
@@ -197,7 +199,12 @@ class Replace:
             if not request.force:
                 members.enter_context(
                     negotiate_members(
-                        loaded.maps, self.interface, self.present.mode, request.policy
+                        loaded.maps,
+                        self.interface,
+                        self.present.mode,
+                        request.policy,
+                        ports=request.table,
+                        pin_root=request.pin_root,
                     )
                 )
             return XdpProg(

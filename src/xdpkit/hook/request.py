@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError, VerifierError
 from xdpkit.hook import refusals
 from xdpkit.hook.mode import Mode, Via
+from xdpkit.hook.ports import PortsOf, context_of, kept, name_of
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.bpf import NewMap
@@ -20,6 +21,8 @@ from xdpkit.uapi.bpf import AttachType, MapType, ProgType
 
 if TYPE_CHECKING:
     from xdpkit.capabilities import Device
+    from xdpkit.hook.record import PortOf
+    from xdpkit.hook.standing import Standing
     from xdpkit.kernel import Map, Program
     from xdpkit.negotiation import Negotiation, Policy, Target
     from xdpkit.obj import ProgramSpec
@@ -39,7 +42,11 @@ class Terms(TypedDict, total=False):
             passes.
         targets: the interfaces that the program redirects to, as for :func:`xdpkit.check`.
         force: try it even if the interface certainly cannot do what the program needs.
-        cookie: a number of the caller's, kept in the record.
+        cookie: a number of the caller's, kept in the record; a program reads it as
+            ``ctx->cookie``.
+        ports: the port table that is meant, or its name, for a program that reads
+            ``ctx->port_index`` or uses a table's maps; None: the one that has the interface as a
+            port.
     """
 
     maps: Mapping[str, Map] | None
@@ -47,6 +54,7 @@ class Terms(TypedDict, total=False):
     targets: Sequence[Target | Device | str | int]
     force: bool
     cookie: int
+    ports: PortsOf | None
 
 
 class Request:
@@ -64,6 +72,7 @@ class Request:
         targets: Sequence[Target | Device | str | int] = (),
         force: bool = False,
         cookie: int = 0,
+        ports: PortsOf | None = None,
     ) -> None:
         """Check what needs no look at the hook.
 
@@ -90,6 +99,7 @@ class Request:
                     raise UsageError(what, cause=purpose)
         if self.spec is not program and maps is not None:
             raise UsageError(what, cause="a loaded program has its maps already")
+        _require_cookie(program, cookie, what)
         self.program = program
         self.interface = interface
         self.what = what
@@ -99,6 +109,8 @@ class Request:
         self.targets = targets
         self.force = force
         self.cookie = cookie
+        self.table = name_of(ports, what)
+        self._standing: Standing | None = None
 
     def needs_pins(self) -> bool:
         """Whether the program has maps that something has to hold beside it."""
@@ -111,9 +123,9 @@ class Request:
 
     def negotiate(self, mode: Mode, via: Via) -> Negotiation:
         """Hold the program against the interface."""
-        from xdpkit.hook.check import check
+        from xdpkit.hook.check import look
 
-        return check(
+        found = look(
             self.program,
             self.interface.index,
             mode=mode,
@@ -122,7 +134,30 @@ class Request:
             maps=self.maps,
             netns=self.interface.netns,
             by_link=via is Via.LINK,
+            ports=self.table,
+            pin_root=self.pin_root,
         )
+        self._standing = found.standing
+        return found.negotiation
+
+    @property
+    def port(self) -> PortOf | None:
+        """What the program is told of a port table; known once it was negotiated."""
+        return self._standing.written if self._standing is not None else None
+
+    def as_port(self) -> str:
+        """Return it as what goes behind what is done: ", as port 2 (eth1) of table lan"."""
+        if self.port is None:
+            return ""
+        return f", {'with' if self.port.number is None else 'as'} {self.port}"
+
+    def port_kept(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from giving away the port that the program is told, meanwhile.
+
+        Raises:
+            HookBusy: the interface is that port no longer.
+        """
+        return kept(self._standing, self.interface, self.pin_root, self.what)
 
     def require_allowed(self, negotiation: Negotiation) -> None:
         """Refuse a program that the interface certainly cannot serve, unless that was forced.
@@ -139,10 +174,11 @@ class Request:
     def load(self, mode: Mode, resources: contextlib.ExitStack) -> Program:
         """Return the program, loaded if it was not yet.
 
-        What was loaded here closes with the resources. If they close because of an error, the pins
-        of the maps that were made for it go, too.
+        What was loaded here closes with the resources, and so do the maps of its port table. If
+        they close because of an error, the pins of the maps that were made for it go, too.
 
         Raises:
+            UsageError: the port table has gone.
             VerifierError: the verifier refused it.
             KernelRefused: the kernel refused otherwise.
         """
@@ -150,16 +186,18 @@ class Request:
 
         if not isinstance(self.program, ProgramSpec):
             return self.program
-        loaded = resources.enter_context(self._load(self.program, mode))
+        loaded = resources.enter_context(self._load(self.program, mode, resources))
         resources.enter_context(_unpinning_after_failure(loaded))
         return loaded
 
-    def _load(self, spec: ProgramSpec, mode: Mode) -> Program:
+    def _load(self, spec: ProgramSpec, mode: Mode, resources: contextlib.ExitStack) -> Program:
         from xdpkit import kernel
 
-        maps = self.maps or {}
+        context, tables = context_of(self._standing, self.cookie, self.pin_root, resources)
+        shared = {name: each for name, each in tables.items() if name in spec.object.maps}
+        maps = {**shared, **(self.maps or {})}
         if mode is not Mode.OFFLOAD:
-            return kernel.load(spec, maps=maps, pin_root=self.pin_root)
+            return kernel.load(spec, maps=maps, pin_root=self.pin_root, context=context)
         try:
             with netns.entered(self.interface.netns):
                 return kernel.load(
@@ -168,6 +206,7 @@ class Request:
                     pin_root=self.pin_root,
                     ifindex=self.interface.index,
                     offload=True,
+                    context=context,
                 )
         except VerifierError:
             raise
@@ -225,6 +264,24 @@ def is_bound(program: Program) -> bool:
 
 def _has_64_bits(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 1 << 64
+
+
+def _require_cookie(program: ProgramSpec | Program, cookie: int, what: str) -> None:
+    """Refuse a loaded program that reads another cookie than the one that it is to be given.
+
+    Raises:
+        UsageError: so it does.
+    """
+    from xdpkit.hook.given import given_to
+
+    for given in given_to(program):
+        if "cookie" in given.fields and given.cookie != cookie:
+            raise UsageError(
+                what,
+                cause=f"it was loaded with cookie {given.cookie}, which it reads, and is to be"
+                f" given {cookie}",
+                remedy=f"attach it with cookie={given.cookie}",
+            )
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ from xdpkit.errors import (
     RequirementUnmet,
     XdpkitError,
 )
-from xdpkit.hook.pins import DEFAULT_ROOT, SETTINGS
+from xdpkit.hook.pins import SETTINGS
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls import bpf, mounts
 from xdpkit.syscalls.bpf import NewMap, ObjectKind
 from xdpkit.uapi import sized

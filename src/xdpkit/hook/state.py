@@ -13,8 +13,9 @@ from hashlib import sha1, sha256
 from typing import TYPE_CHECKING
 
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.pins import DEFAULT_ROOT, root_of
+from xdpkit.hook.pins import root_of
 from xdpkit.interfaces import Interface
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls.netns import nsenter
 from xdpkit.uapi.bpf import ProgType, XdpAction
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from xdpkit.errors import ObjectFormatError, UsageError
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.record import Origin, Record, StoredRecord
+from xdpkit.hook.record import Origin, PortOf, Record, StoredRecord
 from xdpkit.hook.settings import KNOWN_COUNTING, Counting
 from xdpkit.uapi import sized
 from xdpkit.uapi.sized import HEAD, Part
@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 _KIND = "record"
 _PLACES_KEPT = 8
 _HAS_PORT_INDEX = 1 << 0
+_NO_PORT = PortOf("")
 _VIA = {Via.LINK: 1, Via.NETLINK: 2}
 _MODES = {int(mode.flag): mode for mode in Mode}
 _VIAS = {number: via for via, number in _VIA.items()}
@@ -67,6 +68,8 @@ class Layout(Structure):
         ("counting", c_uint32),
         ("tap", c_uint32),
         ("unused", c_uint32),
+        ("port_table", Part),
+        ("port_name", Part),
     ]
 
 
@@ -97,6 +100,7 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
         negotiation = previous.negotiation_data
     else:
         negotiation = _negotiation_data(record.negotiation)
+    port = record.port or _NO_PORT
     return sized.pack(
         Layout(magic=RECORD_MAGIC),
         {
@@ -109,8 +113,8 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
             "reverts_to": record.reverts_to,
             "mode": record.mode.flag,
             "via": _VIA[record.via],
-            "flags": 0 if record.port_index is None else _HAS_PORT_INDEX,
-            "port_index": record.port_index or 0,
+            "flags": 0 if port.number is None else _HAS_PORT_INDEX,
+            "port_index": port.number or 0,
             "logical_id": record.logical_id,
             "counting": record.counting,
             "tap": record.tap,
@@ -122,6 +126,8 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
             "queues": queues.tobytes(),
             "origin": origin,
             "negotiation": negotiation,
+            "port_table": sized.text(port.table, "the name of the port table"),
+            "port_name": sized.text(port.name, "the name of the port"),
         },
         b"" if previous is None else previous.tail,
     )
@@ -154,7 +160,7 @@ def decode(data: bytes) -> StoredRecord:
             mode=_known(_MODES, fields.mode, "mode"),
             via=_known(_VIAS, fields.via, "way of attaching"),
             queues=tuple(queues) or None,
-            port_index=fields.port_index if fields.flags & _HAS_PORT_INDEX else None,
+            port=_port(found),
             cookie=fields.cookie,
             attached_at=fields.attached_at,
             revert_at=fields.revert_at,
@@ -186,6 +192,13 @@ def generation_of(data: bytes) -> int | None:
         return int(sized.unpack(_KIND, RECORD_MAGIC, Layout, data).fields.generation)
     except ObjectFormatError:
         return None
+
+
+def _port(found: sized.Unpacked[Layout]) -> PortOf | None:
+    fields = found.fields
+    number = int(fields.port_index) if fields.flags & _HAS_PORT_INDEX else None
+    port = PortOf(found.text("port_table"), number, found.text("port_name"))
+    return None if port == _NO_PORT else port
 
 
 def _known(table: Mapping[int, _T], number: int, word: str) -> _T:

@@ -65,6 +65,7 @@ def write_record(
         origin=_origin(request),
         negotiation=negotiation,
         queues=None if queues is None else tuple(sorted(queues)),
+        port=request.port,
         logical_id=logical_id,
         counting=counting,
     )

@@ -17,7 +17,7 @@ from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import Fd
 
 if TYPE_CHECKING:
-    from xdpkit.hook.record import Record
+    from xdpkit.hook.record import PortOf, Record
     from xdpkit.hook.request import Terms
     from xdpkit.kernel import Map, Program
     from xdpkit.negotiation import Negotiation
@@ -86,6 +86,11 @@ class XdpProg:
     def link(self) -> Fd | None:
         """The link's descriptor, where this process owns one."""
         return self._link
+
+    @property
+    def port(self) -> PortOf | None:
+        """What the program was told of a port table, as it was written down; None: nothing."""
+        return self.record.port if self.record is not None else None
 
     @property
     def maps(self) -> Mapping[str, Map]:

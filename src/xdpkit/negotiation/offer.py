@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from xdpkit.capabilities import Answer, Device, Finding, action_capability, phrase
 from xdpkit.uapi.bpf import XdpAction
 
+_NOT_PROVIDED = "this version of xdpkit does not provide it"
 _NOT_AN_ACTION = "not an action: counted as invalid and dropped"
 
 ACTIONS = tuple(name for action in XdpAction if (name := action_capability(action)) is not None)
@@ -25,6 +26,8 @@ class Offer:
         """Return what is known about a capability, working out those that follow from others."""
         if name.startswith("action-code:"):
             return Finding(name, Answer.NO, _NOT_AN_ACTION)
+        if name.startswith("context-field:"):
+            return Finding(name, Answer.NO, _NOT_PROVIDED)
         if name == "action-any":
             return self._any_action()
         found = self.device.findings.get(name) or self.kernel.get(name)

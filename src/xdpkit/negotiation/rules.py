@@ -16,7 +16,7 @@ def judge(
     *,
     remedy: str | None = None,
 ) -> Verdict:
-    """Return the verdict; the remedy is kept for one that needs it."""
+    """Return the verdict; a remedy is kept for one that needs it, without one the finding's."""
     outcome, why = _decide(requirement, finding, policy)
     return Verdict(
         requirement=requirement,
@@ -24,7 +24,7 @@ def judge(
         device=device,
         outcome=outcome,
         why=why,
-        remedy=remedy if outcome is not Outcome.ACCEPTED else None,
+        remedy=(remedy or finding.remedy) if outcome is not Outcome.ACCEPTED else None,
     )
 
 
@@ -42,7 +42,8 @@ def _decide(requirement: Requirement, finding: Finding, policy: Policy) -> tuple
         case Answer.NO if name == "action-any":
             return unmet if policy is Policy.STRICT else Outcome.DEGRADED, evidence
         case Answer.NO:
-            return unmet, f"done without: {evidence}" if requirement.optional else evidence
+            without = "frames for it are lost" if name == "redirect-target" else "done without"
+            return unmet, f"{without}: {evidence}" if requirement.optional else evidence
         case Answer.UNKNOWN:
             strict = policy is Policy.STRICT
             return unmet if strict else Outcome.ACCEPTED, f"not known: {evidence}"

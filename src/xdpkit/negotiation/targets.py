@@ -41,7 +41,7 @@ def _transmits(
 ) -> Iterator[Verdict]:
     device = target.device
     yield judge(
-        _needed("redirect-target", requirement),
+        _needed("redirect-target", requirement, optional=target.optional),
         _finding(target, "redirect-target", mode),
         device.name,
         policy,

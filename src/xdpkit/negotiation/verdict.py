@@ -44,12 +44,14 @@ class Target:
         map: the map that holds it. ifindex: its index, where the program names it by that.
             With neither it stands for whatever the program redirects to.
         is_absent: there certainly is no such interface: no mode helps.
+        optional: the program is of use without it: a port of a table is one of several.
     """
 
     device: Device
     map: str | None = None
     ifindex: int | None = None
     is_absent: bool = False
+    optional: bool = False
 
     def serves(self, requirement: Requirement) -> bool:
         """Whether a redirect goes to this interface."""

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from xdpkit.errors import MissingPrivilege, XdpkitError
 from xdpkit.isa import asm
 from xdpkit.isa.opcodes import Register
 from xdpkit.probes.ask import (
@@ -33,7 +34,7 @@ from xdpkit.probes.ask import (
 from xdpkit.probes.btf import INT_BTF, XDP_FUNCTION_BTF, XDP_FUNCTION_ID, ask_btf
 from xdpkit.probes.finding import Answer
 from xdpkit.syscalls import bpf, privilege
-from xdpkit.syscalls.bpf import TestRun
+from xdpkit.syscalls.bpf import NewMap, TestRun
 from xdpkit.uapi import attr
 from xdpkit.uapi.bpf import (
     AttachType,
@@ -44,8 +45,11 @@ from xdpkit.uapi.bpf import (
     ProgType,
     PseudoSrc,
     TestRunFlags,
+    XdpAction,
 )
 from xdpkit.uapi.capability import Capability
+
+_BROADCAST = 8  # BPF_F_BROADCAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,32 @@ def _ask_freplace() -> Reply:
             )
 
 
+def _ask_redirect_broadcast() -> Reply:
+    # What it returns tells: older kernels load it, and take the flag for a mistake at run time.
+    question = "BPF_PROG_TEST_RUN of bpf_redirect_map() with BPF_F_BROADCAST"
+    with create(NewMap(MapType.DEVMAP, 4, 4, 1)) as targets:
+        program = replace(
+            XDP_DROP_PROGRAM,
+            code=machine_code(
+                asm.ld_imm64(Register.R1, targets.fileno(), source=PseudoSrc.MAP_FD),
+                asm.mov(Register.R2, 0),
+                asm.mov(Register.R3, _BROADCAST),
+                asm.call("redirect_map"),
+                asm.exit(),
+            ),
+        )
+        try:
+            with load(program) as loaded:
+                run = TestRun(data=bytes(64), repeat=1)
+                action = bpf.prog_test_run(loaded.fileno(), run, what="probe").retval
+        except MissingPrivilege as error:
+            return Answer.UNKNOWN, f"{question}: {error.cause}"
+        except XdpkitError as error:
+            return Answer.UNKNOWN, f"{question}: {error}"
+    answers = {int(XdpAction.REDIRECT): Answer.YES, int(XdpAction.ABORTED): Answer.NO}
+    return answers.get(action, Answer.UNKNOWN), f"{question}: it returns {action}"
+
+
 def _ask_run_stats() -> Reply:
     return ask("BPF_ENABLE_STATS", lambda: bpf.enable_run_stats().close())
 
@@ -294,6 +324,12 @@ _ALL = (
         _ask_module_btf,
     ),
     Feature("fd-array", "5.14", "bpf: Introduce fd_idx", _ask_fd_array),
+    Feature(
+        "redirect-broadcast",
+        "5.14",
+        "xdp: Extend xdp_redirect_map with broadcast support",
+        _ask_redirect_broadcast,
+    ),
     Feature(
         "attach-cookie",
         "5.15",

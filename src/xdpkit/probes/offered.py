@@ -28,7 +28,7 @@ def kernel_finding(name: str) -> capabilities.Finding:
         kernel_finding("map-type:xskmap")
 
     Raises:
-        UsageError: there is no such capability, or drivers offer it and not the kernel.
+        UsageError: there is no such capability, or others offer it and not the kernel.
     """
     if name in _known:
         return _known[name]
@@ -77,6 +77,7 @@ def _ask_test_run() -> Reply:
 
 _FIXED: dict[str, Callable[[], Reply]] = {
     "link": FEATURES["bpf-link-xdp"].ask,
+    "redirect-broadcast": FEATURES["redirect-broadcast"].ask,
     "test-run": _ask_test_run,
     "test-run-live": FEATURES["live-frames"].ask,
     "btf-tracing": ask_tracing,

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import CAPABILITIES, action_capability
+from xdpkit.requirements.context import fields_of, tables_of
 from xdpkit.requirements.declared import declared
 from xdpkit.requirements.requirement import Origin, Requirement, Requirements, in_order
 from xdpkit.uapi.bpf import MapType, ProgFlags
 from xdpkit.uapi.helpers import HELPERS
 
 if TYPE_CHECKING:
-    from xdpkit.analysis import Analysis
+    from xdpkit.analysis import Analysis, Redirect
     from xdpkit.analysis import Origin as Found
     from xdpkit.obj import ProgramSpec
 
@@ -24,6 +25,8 @@ _REDIRECTS = {
     MapType.CPUMAP: "redirect-cpumap",
     MapType.XSKMAP: "redirect-xskmap",
 }
+_DEVMAPS = (MapType.DEVMAP, MapType.DEVMAP_HASH)
+_BROADCAST = 8  # BPF_F_BROADCAST
 _HINTS = {
     "bpf_xdp_metadata_rx_timestamp": "rx-timestamp",
     "bpf_xdp_metadata_rx_hash": "rx-hash",
@@ -93,6 +96,8 @@ def _uses(analysis: Analysis, spec: ProgramSpec) -> Iterator[Requirement]:
         if kind in set(MapType):
             name = MapType(kind).name.lower()
             yield Requirement(f"map-type:{name}", _origins(spec, origins))
+    for capability, origins in (*fields_of(analysis, spec), *tables_of(analysis)):
+        yield Requirement(capability, _origins(spec, origins))
 
 
 def _adjustments(analysis: Analysis, spec: ProgramSpec) -> Iterator[Requirement]:
@@ -119,6 +124,12 @@ def _redirects(analysis: Analysis, spec: ProgramSpec) -> Iterator[Requirement]:
             if found is not None and found.type in _REDIRECTS:
                 capability = _REDIRECTS[MapType(found.type)]
                 yield Requirement(capability, origins, detail=name, map=name)
+                if found.type in _DEVMAPS and _is_broadcast(redirect):
+                    yield Requirement("redirect-broadcast", origins)
+
+
+def _is_broadcast(redirect: Redirect) -> bool:
+    return any(flags & _BROADCAST for flags in redirect.flags or ())
 
 
 def _merged(items: Iterable[Requirement]) -> Iterator[Requirement]:

@@ -60,6 +60,10 @@ def test_a_member_of_a_family_is_a_capability() -> None:
         ("action-code:42", "may return 42"),
         ("action-code:4294967295", "may return 4294967295 (-1)"),
         ("frags", "frags"),
+        ("port-index", "reads port_index"),
+        ("port-table", "uses the port table"),
+        ("port-set:guests", "uses port set guests"),
+        ("context-field:rx_colour", "reads rx_colour"),
         ("packet-write", "packet write"),
         # Of another version, or of nobody.
         ("later-thing", "later thing"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from xdpkit.capabilities import Answer, Finding
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.record import Origin, Record
+from xdpkit.hook.record import Origin, PortOf, Record
 from xdpkit.hook.settings import Counting
 from xdpkit.negotiation import Negotiation, Outcome, Policy, Verdict
 from xdpkit.requirements import Origin as Place
@@ -76,7 +76,7 @@ RECORD = Record(
     origin=ORIGIN,
     negotiation=NEGOTIATION,
     queues=(0, 3),
-    port_index=0,
+    port=PortOf("lan", 0, "uplink"),
     logical_id=17,
     counting=Counting.PACKETS | Counting.BYTES,
 )

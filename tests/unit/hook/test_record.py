@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.hook.sample import NEGOTIATION, ORIGIN, RECORD, REDIRECT
 from xdpkit.errors import ObjectFormatError, UsageError
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.record import Origin, Record
+from xdpkit.hook.record import Origin, PortOf, Record
 from xdpkit.hook.settings import Counting
 from xdpkit.hook.wire import MAX_NEGOTIATION, RECORD_MAGIC, Layout, decode, encode, generation_of
 from xdpkit.negotiation import Negotiation
@@ -29,6 +29,7 @@ ENCODED = encode(RECORD, 5)
 u32 = st.integers(0, (1 << 32) - 1)
 u64 = st.integers(0, (1 << 64) - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+words = texts.filter(bool)
 values = st.recursive(
     st.integers() | st.booleans() | st.binary(max_size=8) | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -43,6 +44,7 @@ origins = st.builds(
     was_forced=st.booleans(),
     xdpkit=texts,
 )
+ports = st.builds(PortOf, table=words, number=u32, name=texts) | st.builds(PortOf, table=words)
 records = st.builds(
     Record,
     program=texts,
@@ -58,7 +60,7 @@ records = st.builds(
     origin=origins,
     negotiation=st.none() | st.just(NEGOTIATION),
     queues=st.none() | st.lists(u32, min_size=1, max_size=9).map(tuple),
-    port_index=st.none() | u32,
+    port=st.none() | ports,
     logical_id=u32,
     counting=st.sampled_from([Counting.OFF, *Counting, Counting.PACKETS | Counting.BYTES]),
     tap=u32,
@@ -235,8 +237,10 @@ def test_the_layout_is_as_documented() -> None:
         "counting": 124,
         "tap": 128,
         "unused": 132,
+        "port_table": 136,
+        "port_name": 144,
     }
-    assert ctypes.sizeof(Layout) == 136
+    assert ctypes.sizeof(Layout) == 152
 
 
 def test_a_later_versions_record_is_read_and_edited_as_large_as_it_was() -> None:
@@ -272,7 +276,7 @@ def test_what_a_later_version_counts_is_unknown() -> None:
 
 
 EARLIER = Layout.logical_id.offset
-"""The size of the structure before it had a logical id, and what is counted and reported."""
+"""The size of the structure before it had a logical id, and all that came after that."""
 
 
 def as_earlier_version_writes(record: Record, generation: int) -> bytes:
@@ -292,13 +296,20 @@ def as_earlier_version_writes(record: Record, generation: int) -> bytes:
 class EarlierLayout(ctypes.Structure):
     """The structure as it was before."""
 
-    _fields_ = Layout._fields_[:-4]
+    _fields_ = Layout._fields_[:-6]
 
 
 @given(records, u64)
 def test_an_earlier_versions_record_is_read_and_edited(record: Record, generation: int) -> None:
     stored = decode(as_earlier_version_writes(record, generation))
-    assert stored.record == replace(record, logical_id=0, counting=Counting.OFF, tap=0)
+    number = record.port.number if record.port is not None else None
+    assert stored.record == replace(
+        record,
+        logical_id=0,
+        counting=Counting.OFF,
+        tap=0,
+        port=None if number is None else PortOf("", number),
+    )
     assert (stored.generation, stored.size, stored.unknown) == (generation, EARLIER, False)
     edited = decode(encode(record, generation, stored))
     assert edited.record == record
@@ -306,13 +317,14 @@ def test_an_earlier_versions_record_is_read_and_edited(record: Record, generatio
 
 
 @given(records, u64)
-def test_an_earlier_version_changes_only_what_is_not_counted(
+def test_an_earlier_version_changes_only_what_it_knows_all_of(
     record: Record, generation: int
 ) -> None:
     found = sized.unpack("record", RECORD_MAGIC, EarlierLayout, encode(record, generation))
     assert found.fields.generation == generation
     assert found.text("program") == record.program
-    assert any(found.tail) == bool(record.logical_id or record.counting or record.tap)
+    later = record.logical_id or record.counting or record.tap or record.port
+    assert any(found.tail) == bool(later)
 
 
 def test_what_no_version_uses_yet_is_unknown() -> None:

@@ -15,7 +15,7 @@ from tests.unit.negotiation.cases import (
     at,
     program,
 )
-from xdpkit.capabilities import Device
+from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import RequirementUnmet
 from xdpkit.negotiation import Policy, Target, negotiate, refusal, sentence
 from xdpkit.requirements import Requirement, Requirements
@@ -56,6 +56,35 @@ CASES: dict[str, tuple[Requirements, Device, Policy, list[Target]]] = {
         UNKNOWN,
         Policy.STRICT,
         [],
+    ),
+    "an interface that is no port": (
+        program("port-index", "port-table"),
+        replace(
+            FULL,
+            findings={
+                **FULL.findings,
+                **{
+                    name: Finding(
+                        name, Answer.NO, "eth0 is a port of no table", remedy="xdpkit ports add"
+                    )
+                    for name in ("port-index", "port-table")
+                },
+            },
+        ),
+        Policy.DEFAULT,
+        [],
+    ),
+    "a port table on a profile, and a field of a later version": (
+        program("port-index", "port-set:guests", "context-field:rx_colour"),
+        UNKNOWN,
+        Policy.DEFAULT,
+        [],
+    ),
+    "a port that does not transmit": (
+        program("action-redirect", REDIRECT),
+        FULL,
+        Policy.DEFAULT,
+        [Target(replace(VETH_TARGET, name="table lan"), map="tx_ports", optional=True)],
     ),
     "a hint that is optional": (
         program(Requirement("rx-hash", origins=at(12), optional=True)),

@@ -56,6 +56,10 @@ def verdict_on(negotiation: Negotiation, capability: str) -> Verdict:
         ("action-any", UNKNOWN, ACCEPTED, REFUSED),
         ("action-code:42", FULL, DEGRADED, DEGRADED),
         ("action-code:42", DROP_ONLY, DEGRADED, DEGRADED),
+        ("port-index", UNKNOWN, ACCEPTED, REFUSED),
+        # What xdpkit offers, no driver has in its list.
+        ("port-index", DROP_ONLY, ACCEPTED, REFUSED),
+        ("context-field:rx_colour", FULL, REFUSED, REFUSED),
         ("rx-hash", FULL, ACCEPTED, ACCEPTED),
         ("rx-hash", DROP_ONLY, REFUSED, REFUSED),
         (OPTIONAL_HASH, DROP_ONLY, DEGRADED, DEGRADED),
@@ -317,3 +321,31 @@ def test_strict_never_accepts_what_the_default_refuses(
     for lenient, firm in zip(default.verdicts, strict.verdicts, strict=True):
         assert severity.index(lenient.outcome) <= severity.index(firm.outcome)
         assert firm.remedy is None or firm.outcome is not ACCEPTED
+
+
+def test_a_findings_remedy_is_the_verdicts_unless_it_is_met() -> None:
+    no = Finding("port-index", Answer.NO, "eth0 is a port of no table", remedy="add it")
+    refused = negotiate(
+        program("port-index"), replace(FULL, findings={**FULL.findings, "port-index": no})
+    )
+    assert refused.remedies == ("add it",)
+    yes = replace(no, answer=Answer.YES)
+    met = negotiate(
+        program("port-index"), replace(FULL, findings={**FULL.findings, "port-index": yes})
+    )
+    assert verdict_on(met, "port-index").remedy is None
+
+
+def test_a_port_that_does_not_transmit_does_not_stop_the_others() -> None:
+    redirect = Requirement("redirect-devmap", map="xdpkit_ports")
+    for optional, outcome in ((False, REFUSED), (True, DEGRADED)):
+        target = Target(VETH_TARGET, map="xdpkit_ports", optional=optional)
+        found = negotiate(program(redirect), FULL, targets=[target])
+        assert verdict_on(found, "redirect-target").outcome is outcome
+
+
+def test_a_port_is_the_same_in_every_mode() -> None:
+    found = {"port-index": Finding("port-index", Answer.NO, "eth0 is a port of no table")}
+    device = replace(FULL, findings={**FULL.findings, **found})
+    negotiation = negotiate(program("port-index"), device, mode="generic")
+    assert verdict_on(negotiation, "port-index").outcome is REFUSED

@@ -143,6 +143,90 @@ def test_metadata_kfuncs_are_hints_and_optional_where_they_are_weak(tmp_path: Pa
     }
 
 
+PORTS = """
+#include <xdpkit.h>
+XDPKIT_PORTS;
+XDPKIT_PORT_SET(guests);
+
+static __noinline int port_of(struct xdpkit_md *ctx)
+{
+	return ctx->port_index;
+}
+SEC("xdp") int in_subprogram(struct xdpkit_md *ctx)
+{
+	return port_of(ctx) ? XDP_PASS : XDP_DROP;
+}
+SEC("xdp") int to_one(struct xdpkit_md *ctx)
+{
+	return xdpkit_redirect_to_port(1);
+}
+SEC("xdp") int to_others(struct xdpkit_md *ctx)
+{
+	return xdpkit_redirect_to_others();
+}
+SEC("xdp") int to_guests(struct xdpkit_md *ctx)
+{
+	return xdpkit_redirect_to_set(guests);
+}
+SEC("xdp") int length_and_cookie(struct xdpkit_md *ctx)
+{
+	return ctx->frame_len + ctx->cookie == 64 ? XDP_PASS : XDP_DROP;
+}
+SEC("xdp") int later(struct xdpkit_md *ctx)
+{
+	return *(__u32 *)((char *)ctx + 1100) ? XDP_PASS : XDP_DROP;
+}
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(void *));
+} next SEC(".maps") = {.values = {(void *)&in_subprogram}};
+SEC("xdp") int by_tail_call(struct xdpkit_md *ctx)
+{
+	bpf_tail_call(ctx, &next, 0);
+	return XDP_DROP;
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> xdpkit.Object:
+    """Programs that read the extended context, and use a port table."""
+    source = tmp_path_factory.mktemp("source") / "ports.c"
+    source.write_text(PORTS)
+    try:
+        return xdpkit.read(compiler.compile(source).path)
+    except RequirementUnmet as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize(
+    ("program", "capabilities", "line"),
+    [
+        ("in_subprogram", {"port-index"}, 8),
+        ("by_tail_call", {"port-index"}, 8),
+        ("to_one", {"port-table"}, None),
+        ("to_others", {"port-table", "redirect-broadcast"}, None),
+        ("to_guests", {"port-table", "port-set:guests", "redirect-broadcast"}, None),
+        ("length_and_cookie", set(), None),
+        ("later", {"context-field:offset 1100"}, 32),
+    ],
+)
+def test_what_is_needed_of_a_port_table_is_found_with_its_lines(
+    ports: xdpkit.Object, program: str, capabilities: set[str], line: int | None
+) -> None:
+    found = needs_of(ports.programs[program])
+    begins = ("port-", "context-field:", "redirect-broadcast")
+    of_ports = [item for item in found if item.capability.startswith(begins)]
+    assert {item.capability for item in of_ports} == capabilities
+    # The header's functions have lines of their own.
+    assert all(str(item.origin).startswith(("ports.c:", "xdpkit.h:")) for item in of_ports)
+    if line is not None:
+        assert {str(item.origin) for item in of_ports} == {f"ports.c:{line}"}
+
+
 def test_programs_that_tail_calls_reach_count() -> None:
     if not any(each.family == "clang" for each in build.compilers()):
         pytest.skip("no clang: apt-get install clang")

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects of sources that include xdpkit.h."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import xdpkit
+from tests.corpus import build
+from xdpkit.compiler import INCLUDE_DIR
+
+
+@functools.cache
+def read(source: Path) -> xdpkit.Object:
+    """Return the object of a source; skip the test where no compiler takes it."""
+    compilers = [each for each in build.compilers() if each.family != "gcc-bpf"]
+    if not compilers:
+        pytest.skip("no BPF compiler: apt-get install clang")
+    # What is in the cache was made with the header as it was then.
+    digest = hashlib.sha256((INCLUDE_DIR / "xdpkit.h").read_bytes()).hexdigest()
+    flags = f"-I{INCLUDE_DIR}", f"-DHEADER={digest[:16]}"
+    return xdpkit.read(build.build(source, compilers[-1], flags=flags).path)
