@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xdpkit import monitor
+    from xdpkit import monitor, ports
     from xdpkit.capabilities import Device
     from xdpkit.errors import (
         CompileError,
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     )
     from xdpkit.hook import Hook, Mode, Via, XdpProg, attach, detach, status
     from xdpkit.hook.check import check
-    from xdpkit.kernel import Collection, Map, Program, load, load_all
+    from xdpkit.kernel import Collection, Context, Map, Program, load, load_all
     from xdpkit.monitor.cleaning import clean
     from xdpkit.negotiation import Negotiation, Outcome, Policy
     from xdpkit.obj import MapSpec, Object, ProgramSpec, read
+    from xdpkit.ports.table import PortTable
     from xdpkit.uapi.bpf import XdpAction
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Collection",
     "CompileError",
+    "Context",
     "Device",
     "Hook",
     "HookBusy",
@@ -56,6 +58,7 @@ __all__ = [
     "ObjectFormatError",
     "Outcome",
     "Policy",
+    "PortTable",
     "Program",
     "ProgramSpec",
     "RequirementUnmet",
@@ -73,6 +76,7 @@ __all__ = [
     "load",
     "load_all",
     "monitor",
+    "ports",
     "read",
     "status",
 ]
@@ -100,13 +104,14 @@ _HOMES = {
         "status",
     ),
     "xdpkit.hook.check": ("check",),
-    "xdpkit.kernel": ("Collection", "Map", "Program", "load", "load_all"),
+    "xdpkit.kernel": ("Collection", "Context", "Map", "Program", "load", "load_all"),
     "xdpkit.monitor.cleaning": ("clean",),
     "xdpkit.negotiation": ("Negotiation", "Outcome", "Policy"),
     "xdpkit.obj": ("MapSpec", "Object", "ProgramSpec", "read"),
+    "xdpkit.ports.table": ("PortTable",),
     "xdpkit.uapi.bpf": ("XdpAction",),
 }
-_MODULES = frozenset({"monitor"})
+_MODULES = frozenset({"monitor", "ports"})
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 

@@ -42,8 +42,7 @@ class Peer:
     Attributes:
         link: what rtnetlink says of it.
         channels: its queues in use; None where it is in another namespace.
-        gro: whether GRO was asked for; None where it is in another namespace, and where nothing
-            depends on it: netdev says what comes of it.
+        gro: whether it has GRO; None where it is in another namespace, or does not say.
     """
 
     link: LinkInfo
@@ -99,9 +98,7 @@ def observe(iface: str | int, *, netns_name: str | None = None) -> Observation:
         link = find(route, iface, netns=netns_name)
         family = netdev.find_family(generic)
         said = netdev.get_device(generic, family, link.index) if family is not None else None
-        peer, peer_unknown = (
-            _look_at_peer(route, link, said) if link.kind == "veth" else (None, None)
-        )
+        peer, peer_unknown = _look_at_peer(route, link) if link.kind == "veth" else (None, None)
         return Observation(
             interface=described(route, link, netns_name, route.netns_cookie()),
             link=link,
@@ -121,9 +118,7 @@ def observe(iface: str | int, *, netns_name: str | None = None) -> Observation:
         )
 
 
-def _look_at_peer(
-    route: NetlinkSocket, link: LinkInfo, said: NetdevInfo | None
-) -> tuple[Peer | None, str | None]:
+def _look_at_peer(route: NetlinkSocket, link: LinkInfo) -> tuple[Peer | None, str | None]:
     if link.peer_index is None:
         return None, "it has none"
     try:
@@ -140,11 +135,18 @@ def _look_at_peer(
     if link.peer_netns_id is not None:
         # ethtool's ioctl reaches the socket's own namespace only.
         return Peer(found, channels=None, gro=None), None
-    channels = ethtool.channels_of(route, found.name)
-    if said is not None:
-        return Peer(found, channels, gro=None), None
-    gro = ethtool.offloads_of(route, found.name, GRO).get(GRO)
-    return Peer(found, channels, gro.active if gro is not None else None), None
+    return peer_seen_from(route, found), None
+
+
+def peer_seen_from(route: NetlinkSocket, link: LinkInfo) -> Peer:
+    """Return what an interface says as the peer of another one, in its own namespace.
+
+    Args:
+        route: a socket of that namespace. link: what rtnetlink says of it.
+    """
+    gro = ethtool.offloads_of(route, link.name, GRO).get(GRO)
+    channels = ethtool.channels_of(route, link.name)
+    return Peer(link, channels, gro.active if gro is not None else None)
 
 
 def _ask_by_binding(link: LinkInfo) -> tuple[Answer, str]:

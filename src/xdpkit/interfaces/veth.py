@@ -104,6 +104,9 @@ def _targets(seen: Observation, found: dict[str, Finding]) -> Iterator[Finding]:
             finding = _target_by_peer(seen, name)
         elif seen.netdev is not None and finding.answer is Answer.NO:
             finding = Finding(name, Answer.NO, f"{finding.evidence}; {_why_no_target(seen)}")
+        elif finding.answer is Answer.YES and _receives_nothing(seen.peer):
+            # veth_set_features() clears NDO_XMIT only while the peer is up.
+            finding = Finding(name, Answer.NO, f"{finding.evidence}, but {_why_no_target(seen)}")
         if finding.answer is Answer.YES and seen.peer is not None and not _is_up(seen.peer.link):
             why = f"{finding.evidence}, but the peer, {_named(seen.peer, seen)}, is down"
             finding = Finding(name, Answer.UNKNOWN, why)
@@ -128,10 +131,22 @@ def _target_by_peer(seen: Observation, name: str) -> Finding:
     return Finding(name, Answer.NO, f"{without}, and no GRO")
 
 
+def _receives_nothing(peer: Peer | None) -> bool:
+    """Whether a peer certainly has no NAPI: it takes a native program or GRO."""
+    return peer is not None and peer.gro is False and peer.link.xdp.native is None
+
+
 def _why_no_target(seen: Observation) -> str:
-    if seen.peer is None:
+    peer = seen.peer
+    if peer is None:
         return "its peer has neither a program nor GRO"
-    return f"its peer, {_named(seen.peer, seen)}, has neither a native program nor GRO"
+    named = _named(peer, seen)
+    if not peer.gro:
+        return f"its peer, {named}, has neither a native program nor GRO"
+    if not _is_up(peer.link):
+        return f"its peer, {named}, has GRO, but is down"
+    # veth_set_features() sets NDO_XMIT only while the peer is up, and veth_open() does not.
+    return f"its peer, {named}, has GRO, but got it while it was down: switch it off and on again"
 
 
 def _is_up(link: LinkInfo) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ethtool ioctl, as far as it is asked: driver, channels, offload features, statistics.
+"""The ethtool ioctl, as far as it is used: driver, channels, offload features, statistics.
 
 Any socket will do for the ioctl; the one given tells the network namespace. What an interface does
-not tell, or a kernel does not know, is None.
+not tell, or a kernel does not know, is None. Of all this only offloads are ever changed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from xdpkit.errors import KernelRefused
+from xdpkit.errors import KernelRefused, UsageError
+from xdpkit.syscalls import privilege
 from xdpkit.syscalls.netlink import NetlinkSocket
+from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.ethtool import (
     ETH_GSTRING_LEN,
     ETH_SS_FEATURES,
@@ -43,6 +46,10 @@ _GFEATURES = struct.Struct("=II")
 # struct ethtool_stats: cmd, n_stats, then the values
 _GSTATS = struct.Struct("=II")
 _FEATURE_BLOCK = struct.Struct("=IIII")  # available, requested, active, never changed
+_WANTED_BLOCK = struct.Struct("=II")  # struct ethtool_set_features_block: valid, requested
+
+# ETHTOOL_F_*: what was asked for is not possible at all, or not as the driver is configured now.
+_UNSUPPORTED, _WISH = 1 << 0, 1 << 1
 
 # Older kernels write as many statistics as there are by then, whatever room they were told of. The
 # largest drivers have some 50,000. This is address space, and becomes memory only where it is used.
@@ -111,6 +118,39 @@ def offloads_of(connection: NetlinkSocket, name: str, *wanted: str) -> dict[str,
         )
         found[offload] = Offload(bool(active >> bit & 1), bool(available >> bit & 1))
     return found
+
+
+def set_offloads(connection: NetlinkSocket, name: str, wanted: Mapping[str, bool]) -> None:
+    """Switch offloads on or off by their kernel names, as ``ethtool -K`` does, in one step.
+
+    What is as wanted already stays so.
+
+    Raises:
+        UsageError: there is no such interface, or the kernel knows no offload of a name.
+        MissingPrivilege: it takes CAP_NET_ADMIN in the interface's namespace.
+        KernelRefused: EOPNOTSUPP: an offload cannot be switched; or the driver refused otherwise.
+
+    ``ethtool_set_features()`` in net/ethtool/ioctl.c.
+    """
+    switched = ", ".join(f"{offload} {'on' if on else 'off'}" for offload, on in wanted.items())
+    what = f"switch {switched} on {name}"
+    names = _feature_names(connection, name)
+    if not names:
+        raise UsageError(what, cause="it is not there, or tells no offloads")
+    blocks = [[0, 0] for _ in range((len(names) + 31) // 32)]
+    for offload, on in wanted.items():
+        if offload not in names:
+            raise UsageError(what, cause=f"this kernel has no offload {offload}")
+        block, bit = divmod(names.index(offload), 32)
+        blocks[block][0] |= 1 << bit
+        blocks[block][1] |= on << bit
+    request = _GFEATURES.pack(EthtoolCommand.SFEATURES, len(blocks))
+    request += b"".join(_WANTED_BLOCK.pack(*block) for block in blocks)
+    result = _set(connection, name, request, what)
+    if result & (_UNSUPPORTED | _WISH):
+        raise KernelRefused(
+            what, errno=errno.EOPNOTSUPP, cause=f"{name} does not let them be switched so"
+        )
 
 
 def statistics_of(connection: NetlinkSocket, name: str) -> tuple[tuple[str, int], ...]:
@@ -212,15 +252,34 @@ def _ask(connection: NetlinkSocket, name: str, request: bytes, size: int) -> byt
 
 def _ioctl(connection: NetlinkSocket, name: str, address: int) -> bool:
     """Have the kernel fill in the structure at an address; return whether it did."""
-    ifreq = bytearray(_IFREQ.pack(name.encode("utf-8", "surrogateescape")))
-    _POINTER.pack_into(ifreq, IFNAMSIZ, address)
     try:
-        fcntl.ioctl(connection.fileno(), SIOCETHTOOL, ifreq)
+        _call(connection, name, address)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
             return False
         raise
     return True
+
+
+def _set(connection: NetlinkSocket, name: str, request: bytes, what: str) -> int:
+    """Have the kernel do what a structure says; return what the call does."""
+    structure = array.array("B", request)
+    try:
+        return _call(connection, name, structure.buffer_info()[0])
+    except OSError as error:
+        number = error.errno or errno.EIO
+        if number == errno.ENODEV:
+            raise UsageError(what, cause="it is not there any more") from None
+        if number == errno.EPERM:
+            raise privilege.explain_eperm(what, (Capability.NET_ADMIN,)) from None
+        raise KernelRefused(what, errno=number, cause=os.strerror(number)) from None
+
+
+def _call(connection: NetlinkSocket, name: str, address: int) -> int:
+    ifreq = bytearray(_IFREQ.pack(name.encode("utf-8", "surrogateescape")))
+    _POINTER.pack_into(ifreq, IFNAMSIZ, address)
+    result: int = fcntl.ioctl(connection.fileno(), SIOCETHTOOL, ifreq)
+    return result
 
 
 def _texts(strings: bytes) -> tuple[str, ...]:

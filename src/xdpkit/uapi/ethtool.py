@@ -20,4 +20,5 @@ class EthtoolCommand(enum.IntEnum):
     GSTATS = 0x1D
     GSSET_INFO = 0x37
     GFEATURES = 0x3A
+    SFEATURES = 0x3B
     GCHANNELS = 0x3C

@@ -9,6 +9,7 @@ IFNAMSIZ = 16
 ALTIFNAMSIZ = 128
 
 IFF_UP = 1 << 0
+IFF_LOWER_UP = 1 << 16
 
 # include/uapi/linux/if_arp.h
 ARPHRD_ETHER = 1
@@ -35,6 +36,7 @@ class Ifla(enum.IntEnum):
     MTU = 4
     LINK = 5
     LINKINFO = 18
+    STATS64 = 23
     EXT_MASK = 29
     NUM_TX_QUEUES = 31
     NUM_RX_QUEUES = 32
