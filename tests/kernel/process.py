@@ -37,7 +37,7 @@ class Done:
 
 
 def xdpkit_command(
-    *args: object, by: Sequence[str] = (), stdin: bytes | None = None, **options: Any
+    *args: object, by: Sequence[str] = (), stdin: bytes = b"", **options: Any
 ) -> Done:
     """Run ``xdpkit ARGS``, with another command in front if ``by`` names one."""
     done = subprocess.run(

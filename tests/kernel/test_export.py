@@ -33,12 +33,15 @@ from tests.kernel.process import COMMAND, POWERLESS, shipped, xdpkit_command
 from xdpkit import Hook, monitor
 from xdpkit.errors import XdpkitError
 from xdpkit.interfaces import resolve
+from xdpkit.isa import asm
+from xdpkit.isa.opcodes import Register
 from xdpkit.kernel import Map
 from xdpkit.monitor.export import HEALTH, exposed_name
 from xdpkit.monitor.samples import METRICS
+from xdpkit.ports import PortTable
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.netns import entered
-from xdpkit.uapi.bpf import AttachType, MapType
+from xdpkit.uapi.bpf import AttachType, MapType, PseudoSrc
 from xdpkit.uapi.if_link import XdpFlags
 
 EXAMPLES = Path(__file__).parents[2] / "examples/monitoring"
@@ -147,9 +150,11 @@ def values(page: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def meet(veth: Veth, code: bytes, resources: ExitStack, *, frames: int = 3) -> None:
+def meet(
+    veth: Veth, code: bytes, resources: ExitStack, *, frames: int = 3, mode: str = "native"
+) -> None:
     """Send frames past a program; wait until it has met them all."""
-    resources.enter_context(fates.attached(code, veth.name, veth.netns))
+    resources.enter_context(fates.attached(code, veth.name, veth.netns, mode))
     with (
         contextlib.closing(PacketPort(veth.peer, veth.netns)) as outside,
         contextlib.closing(PacketPort(veth.name, veth.netns)) as inside,
@@ -200,6 +205,27 @@ def one_of_each(netns: str, pin_root: str, resources: ExitStack) -> None:
         bpf.link_create(
             loaded.fileno(), aborting.interface.index, AttachType.XDP, XdpFlags.SKB_MODE
         )
+    lose_on_a_port(netns, pin_root, resources)
+
+
+def lose_on_a_port(netns: str, pin_root: str, resources: ExitStack) -> None:
+    """Make a port table, and lose frames to its port: alone, and by a broadcast that fails."""
+    table = resources.enter_context(PortTable.create("lan", pin_root=pin_root))
+    resources.callback(table.destroy, force=True)
+    port = make_veth(netns, queues=1)
+    table.add(port.name, netns=netns, force=True)
+    with rtnetlink(netns) as connection:
+        connection.link("set", ifname=port.name, state="down")
+    broadcast = fates.guarded(
+        asm.ld_imm64(Register.R1, table.maps["xdpkit_ports"].fileno(), source=PseudoSrc.MAP_FD),
+        # A key that is no port's, and BPF_F_BROADCAST.
+        asm.mov(Register.R2, -1),
+        asm.mov(Register.R3, 8),
+        asm.call("redirect_map"),
+        asm.exit(),
+    )
+    for code in (fates.redirecting_by(table.maps["xdpkit_ports"].fileno()), broadcast):
+        meet(make_veth(netns, queues=1), code, resources, mode="generic")
 
 
 class Prometheus:

@@ -17,6 +17,7 @@ from xdpkit.errors import XdpkitError
 if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram
     from xdpkit.interfaces import Interface
+    from xdpkit.tables.model import Table
 
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
@@ -129,6 +130,41 @@ def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
     begun, comma, rest = incomplete.rpartition(",")
     names = (mode.value for mode in Mode if mode.value not in begun.split(","))
     return [f"{begun}{comma}{name}" for name in _starting(rest, names)]
+
+
+def port_tables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of port tables."""
+    from xdpkit.tables import store
+
+    try:
+        return _starting(incomplete, store.names())
+    except XdpkitError:
+        return []
+
+
+def ports(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the ports of the table that the command line names."""
+    table = _port_table(ctx)
+    return _starting(incomplete, (port.name for port in table.ports)) if table is not None else []
+
+
+def port_sets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of the sets of the table that the command line names."""
+    table = _port_table(ctx)
+    return _starting(incomplete, (each.name for each in table.sets)) if table is not None else []
+
+
+def _port_table(ctx: click.Context) -> Table | None:
+    from xdpkit.tables import store
+
+    # In the middle of an option, click has not yet told the arguments apart.
+    for name in (ctx.params.get("table_name"), *ctx.args):
+        try:
+            with store.open(name or "") as found:
+                return found.read()
+        except XdpkitError:
+            continue
+    return None
 
 
 def compilers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

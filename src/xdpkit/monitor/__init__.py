@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xdpkit.monitor.events import EventReader
     from xdpkit.monitor.export import Exporter
     from xdpkit.monitor.model import Installed, Snapshot, Tracepoints
+    from xdpkit.monitor.ports import PortReport, port_counts
     from xdpkit.monitor.resident import install, installed, remove
     from xdpkit.monitor.snapshot import read, take
 
@@ -24,11 +25,13 @@ __all__ = [
     "EventReader",
     "Exporter",
     "Installed",
+    "PortReport",
     "Snapshot",
     "Tracepoints",
     "examine",
     "install",
     "installed",
+    "port_counts",
     "read",
     "remove",
     "take",
@@ -39,11 +42,13 @@ _HOME = {
     "EventReader": "events",
     "Exporter": "export",
     "Installed": "model",
+    "PortReport": "ports",
     "Snapshot": "model",
     "Tracepoints": "model",
     "examine": "doctor",
     "install": "resident",
     "installed": "resident",
+    "port_counts": "ports",
     "read": "snapshot",
     "remove": "resident",
     "take": "snapshot",

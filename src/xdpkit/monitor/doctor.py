@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from xdpkit.hook.pins import DEFAULT_ROOT
-from xdpkit.monitor.complaints import attached, host, redirected, returned, transmitted
+from xdpkit.kernel.folder import DEFAULT_ROOT
+from xdpkit.monitor.complaints import attached, host, ports, redirected, returned, transmitted
 from xdpkit.monitor.complaints.complaint import Complaint, Severity, worst_first
 from xdpkit.monitor.complaints.facts import Facts, HookFacts, Member
 
@@ -32,6 +32,12 @@ COMPLAINTS: tuple[Callable[[Facts], Iterator[Complaint]], ...] = (
     transmitted.transmit_drops,
     transmitted.cpumap_drops,
     transmitted.driver_errors,
+    ports.troubled_ports,
+    ports.unfit_ports,
+    ports.egress_programs,
+    ports.broadcasts,
+    ports.other_numbers,
+    ports.not_counted,
     attached.changed_findings,
     attached.emptied_arrays,
     attached.generic_mode,
@@ -217,6 +223,9 @@ def _looked_at(facts: Facts) -> Iterator[str]:
     drivers = [each.where.interface for each in facts.snapshot.drivers]
     if drivers:
         yield f"what the drivers of {', '.join(drivers)} count"
+    tables = [each.name for each in facts.snapshot.tables]
+    if tables:
+        yield f"the ports of {', '.join(tables)}"
     if facts.has_jit is not None:
         yield "whether programs are compiled"
     if facts.leftovers is not None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError
 from xdpkit.hook import Hook, status
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.interfaces import Interface, resolve
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.monitor.allowance import Allowance
 from xdpkit.monitor.limits import DEFAULT_RATE, DEFAULT_SNAPLEN, MAX_RATE, MAX_SNAPLEN
 from xdpkit.monitor.places import Places

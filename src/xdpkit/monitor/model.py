@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xdpkit.hook.counters import CounterReport
+    from xdpkit.monitor.portcounts import TableCounts
 
 
 class Reason(enum.StrEnum):
@@ -78,6 +79,7 @@ class ErrorCount:
         returned: what it returned last, as a number: tells one invalid action from another.
         last_seen: when that was last, in nanoseconds of CLOCK_MONOTONIC; in a flood, a little
             before (see :attr:`Installed.rate`).
+        in_map: whether the program is that of an entry of a devmap or cpumap.
     """
 
     where: Where
@@ -88,6 +90,7 @@ class ErrorCount:
     packets: int
     returned: int
     last_seen: int
+    in_map: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -100,6 +103,7 @@ class ErrorCount:
             "packets": self.packets,
             "returned": self.returned,
             "last_seen": self.last_seen,
+            "in_map": self.in_map,
         }
 
 
@@ -388,6 +392,7 @@ class Snapshot:
         drivers: what drivers say, of the interfaces that were asked for.
         returned: what programs returned, of the interfaces with counters.
         attached: the programs on these interfaces.
+        tables: the port tables, of all namespaces, with what is counted for their ports.
         notes: what could not be read, and why, in sentences.
     """
 
@@ -397,6 +402,7 @@ class Snapshot:
     drivers: tuple[DriverCounts, ...] = ()
     returned: tuple[CounterReport, ...] = ()
     attached: tuple[AttachedInfo, ...] = ()
+    tables: tuple[TableCounts, ...] = ()
     notes: tuple[str, ...] = ()
     unread: str | None = None
 
@@ -409,5 +415,6 @@ class Snapshot:
             "tracepoints": self.tracepoints.to_dict(),
             "drivers": [each.to_dict() for each in self.drivers],
             "returned": [each.to_dict() for each in self.returned],
+            "tables": [each.to_dict() for each in self.tables],
             "notes": list(self.notes),
         }

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.hook.cleaning import Cleaned
-from xdpkit.hook.pins import BY_NAME, DEFAULT_ROOT, Pins
+from xdpkit.hook.pins import Pins
 from xdpkit.hook.settings import are_hidden
 from xdpkit.kernel import Link, Map, Program, attach_tracepoint, shipped
+from xdpkit.kernel.folder import BY_NAME, DEFAULT_ROOT
 from xdpkit.monitor import layout
 from xdpkit.monitor.model import Group, Installed
 from xdpkit.monitor.tracepoints import Form, present

@@ -85,6 +85,48 @@ DRIVER_BYTES = Metric(
     (*_HERE, "queue", "driver"),
     "Bytes of the packets that the driver gave to the program, as it says.",
 )
+_PORT = ("table", "port")
+
+PORT_RECEIVED = Metric(
+    "xdpkit_port_received_frames",
+    _PORT,
+    "Frames that the interface of a port has received, as the kernel counts them.",
+)
+PORT_RECEIVED_BYTES = Metric(
+    "xdpkit_port_received_bytes", _PORT, "Bytes that the interface of a port has received."
+)
+PORT_SENT = Metric(
+    "xdpkit_port_sent_frames",
+    _PORT,
+    "Frames that the interface of a port has sent, as the kernel counts them.",
+)
+PORT_SENT_BYTES = Metric(
+    "xdpkit_port_sent_bytes", _PORT, "Bytes that the interface of a port has sent."
+)
+PORT_ABSENT = Metric(
+    "xdpkit_port_absent", _PORT, "Frames that were sent to a port while it had no interface."
+)
+PORT_ERRORS = Metric(
+    "xdpkit_port_errors",
+    (*_PORT, "reason"),
+    "Frames to a port that were lost: redirects by the kernel's errno, egress programs by what they"
+    " returned, and tx_failed.",
+)
+PORT_TRANSMIT_DROPS = Metric(
+    "xdpkit_port_transmit_drops",
+    _PORT,
+    "Redirected frames that the interface of a port did not take, or its egress program dropped.",
+)
+PORT_XMIT_ERRORS = Metric(
+    "xdpkit_port_xmit_errors",
+    _PORT,
+    "Redirected frames that the interface of a port did not take, as its driver says.",
+)
+BROADCAST_ERRORS = Metric(
+    "xdpkit_port_broadcast_errors",
+    ("table", "reason"),
+    "Broadcasts by a port table that failed as a whole, by the kernel's errno.",
+)
 ATTACH_FAILURES = Metric(
     "xdpkit_attach_failures", ("reason",), "XDP links that the kernel refused to attach."
 )
@@ -100,6 +142,18 @@ PROGRAM = Metric(
     "xdpkit_program_info",
     (*_HERE, "queue", "program", "program_id", "tag", "mode", "owner"),
     "A program on an interface, with its id; always 1.",
+    is_counter=False,
+)
+PORT = Metric(
+    "xdpkit_port_info",
+    (*_PORT, "port_name", "netns", "interface"),
+    "A port of a table, with its interface; always 1.",
+    is_counter=False,
+)
+PORT_UP = Metric(
+    "xdpkit_port_up",
+    _PORT,
+    "1 if the interface of a port is there and up, else 0; not there for a number without one.",
     is_counter=False,
 )
 INSTALLED = Metric(
@@ -122,10 +176,21 @@ METRICS = (
     CPUMAP_DROPS,
     DRIVER,
     DRIVER_BYTES,
+    PORT_RECEIVED,
+    PORT_RECEIVED_BYTES,
+    PORT_SENT,
+    PORT_SENT_BYTES,
+    PORT_ABSENT,
+    PORT_ERRORS,
+    PORT_TRANSMIT_DROPS,
+    PORT_XMIT_ERRORS,
+    BROADCAST_ERRORS,
     ATTACH_FAILURES,
     OTHER,
     MISSED,
     PROGRAM,
+    PORT,
+    PORT_UP,
     INSTALLED,
 )
 """All of them, in the order in which they are shown."""
@@ -188,6 +253,7 @@ def _each(snapshot: Snapshot) -> Iterator[Sample]:
             program.owner,
         )
         yield Sample(PROGRAM, described, 1)
+    yield from _ports(snapshot)
     if snapshot.unread is None:
         yield Sample(INSTALLED, (), int(snapshot.installed is not None))
 
@@ -229,6 +295,34 @@ def _tracepoints(snapshot: Snapshot) -> Iterator[Sample]:
     if snapshot.installed is not None:
         yield Sample(OTHER, (), found.other)
         yield Sample(MISSED, (), found.missed)
+
+
+def _ports(snapshot: Snapshot) -> Iterator[Sample]:
+    from xdpkit.monitor.portcounts import ABSENT
+
+    for table in snapshot.tables:
+        for port in table.ports:
+            here = (table.name, str(port.number))
+            if port.where is not None:
+                yield Sample(PORT, (*here, port.name, *_place(port.where)), 1)
+                yield Sample(PORT_UP, here, int(port.is_up))
+            counts = (
+                (PORT_RECEIVED, port.received),
+                (PORT_RECEIVED_BYTES, port.received_bytes),
+                (PORT_SENT, port.sent),
+                (PORT_SENT_BYTES, port.sent_bytes),
+                (PORT_ABSENT, port.absent),
+                (PORT_TRANSMIT_DROPS, port.transmit_drops),
+                (PORT_XMIT_ERRORS, port.xmit_errors),
+            )
+            for metric, value in counts:
+                if value is not None:
+                    yield Sample(metric, here, value)
+            for error in port.errors:
+                if error.reason != ABSENT:
+                    yield Sample(PORT_ERRORS, (*here, error.reason), error.frames)
+        for failed in table.broadcast_errors:
+            yield Sample(BROADCAST_ERRORS, (table.name, failed.reason), failed.frames)
 
 
 def _place(where: Where) -> tuple[str, str]:

@@ -13,15 +13,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import UsageError, XdpkitError, errno_name
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.kernel import DevmapValue, Map
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.monitor import layout, resident
 from xdpkit.monitor.model import (
     AttachedInfo,
     CpumapCount,
     DriverCounts,
     ErrorCount,
+    Group,
+    Installed,
     Reason,
     RedirectErrorCount,
     Snapshot,
@@ -35,6 +37,7 @@ from xdpkit.uapi.bpf import MapType, XdpAction
 if TYPE_CHECKING:
     from xdpkit.hook.counters import CounterReport
     from xdpkit.hook.state import AttachedProgram, HookStatus
+    from xdpkit.monitor.portcounts import TableCounts
 
 _INVALID = max(XdpAction) + 1
 _FAILURES = {
@@ -62,7 +65,7 @@ def take(
     """Read what is counted.
 
     What cannot be read is left out, and said in the notes. Errors that tracepoints tell are those
-    of the whole machine; the rest is about one namespace.
+    of the whole machine, and so are port tables; the rest is about one namespace.
 
     Args:
         netns: the network namespace, None: the caller's own.
@@ -89,14 +92,18 @@ def take(
         for each in (*hook.programs, *hook.attached)
         for number in (each.program.id, each.logical_id)
     }
+    installed = counted.installed if counted is not None else None
+    tracepoints = resolved(counted, places, names) if counted is not None else Tracepoints()
+    drivers = tuple(_drivers(wanted, notes))
     return Snapshot(
         taken_at=time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-        installed=counted.installed if counted is not None else None,
+        installed=installed,
         unread=unread,
-        tracepoints=resolved(counted, places, names) if counted is not None else Tracepoints(),
-        drivers=tuple(_drivers(wanted, notes)),
+        tracepoints=tracepoints,
+        drivers=drivers,
         returned=tuple(_returned(hooks, pin_root, notes)),
         attached=tuple(_attached(hooks, places)),
+        tables=_tables(netns, pin_root, installed, tracepoints, drivers, notes),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -247,6 +254,7 @@ def _error(each: layout.Error, places: Places, names: Mapping[int, str]) -> Erro
         packets=each.packets,
         returned=each.last,
         last_seen=each.last_seen,
+        in_map=each.in_map,
     )
 
 
@@ -342,6 +350,30 @@ def _drivers(interfaces: tuple[Interface, ...], notes: list[str]) -> Iterator[Dr
             continue
         if found is not None and (found.counts or found.raw):
             yield found
+
+
+def _tables(
+    netns: str | None,
+    pin_root: str,
+    installed: Installed | None,
+    tracepoints: Tracepoints,
+    drivers: tuple[DriverCounts, ...],
+    notes: list[str],
+) -> tuple[TableCounts, ...]:
+    from xdpkit.tables import store
+
+    try:
+        names = store.names(pin_root)
+        if not names:
+            return ()
+        from xdpkit.monitor.ports import Reader
+
+        with_transmits = installed is not None and Group.TRANSMIT in installed.groups
+        reader = Reader(netns, tracepoints, drivers, with_transmits=with_transmits)
+        return reader.read(names, pin_root)
+    except XdpkitError as error:
+        notes.append(f"Port tables cannot be read: {_why(error)}.")
+        return ()
 
 
 def _returned(

@@ -20,6 +20,7 @@ from xdpkit.hook import (
     Mode,
     Origin,
     Owner,
+    PortOf,
     ProgramSummary,
     Record,
     StoredRecord,
@@ -223,6 +224,20 @@ def test_programs_by_queue_that_are_not_confirmed_yet_say_so() -> None:
 def test_a_program_that_counts_says_what_it_is_a_copy_of(counting: Counting, text: str) -> None:
     found = hook(record=stored(logical_id=12, counting=counting))
     assert f"  counts   {text}\n" in told(found)
+
+
+@pytest.mark.parametrize(
+    ("port", "text"),
+    [
+        (PortOf("lan", 2, "eth1"), "port 2 (eth1) of table lan"),
+        (PortOf("lan", 0, "up\x1b[1mlink"), r"port 0 (up\x1b[1mlink) of table lan"),
+        # Without what an earlier version did not write down.
+        (PortOf("", 2), "port 2 of a table"),
+        (PortOf("lan"), "table lan"),
+    ],
+)
+def test_a_program_that_was_told_its_port_says_so(port: PortOf, text: str) -> None:
+    assert f"  port     {text}\n" in told(hook(record=stored(port=port)))
 
 
 def test_an_empty_hook_has_no_program() -> None:

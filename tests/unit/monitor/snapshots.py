@@ -24,6 +24,13 @@ from xdpkit.monitor.model import (
     TransmitCount,
     Where,
 )
+from xdpkit.monitor.portcounts import (
+    PortCounts,
+    PortError,
+    PortState,
+    PortTrouble,
+    TableCounts,
+)
 
 START = 5000 * SECOND
 HERE = Where("", "eth0", 2)
@@ -193,4 +200,57 @@ def full() -> Snapshot:
         drivers=(driver,),
         returned=(returned,),
         attached=(attached(), attached(THERE, name="capture", number=42)),
+        tables=(lan(),),
+    )
+
+
+def lan() -> TableCounts:
+    """A port table with a port of each state, and something of everything."""
+    return TableCounts(
+        name="lan",
+        size=64,
+        ports=(
+            PortCounts(
+                0,
+                "uplink",
+                PortState.UP,
+                HERE,
+                egress="mark",
+                received=1_000_000,
+                received_bytes=64_000_000,
+                sent=2_000,
+                sent_bytes=128_000,
+                errors=(PortError("EMSGSIZE", 7), PortError("aborted", 2)),
+                transmit_drops=5,
+                xmit_errors=3,
+                troubles=(
+                    PortTrouble("mtu", "eth0 has MTU 1400, and port 1 has 1500", "EMSGSIZE"),
+                ),
+            ),
+            PortCounts(
+                1,
+                "veth1",
+                PortState.DOWN,
+                THERE,
+                prepared=("GRO on at veth1p",),
+                received=0,
+                received_bytes=0,
+                sent=0,
+                sent_bytes=0,
+                errors=(PortError("ENETDOWN", 4),),
+                transmit_drops=0,
+                troubles=(PortTrouble("down", "veth1 is down", "ENETDOWN"),),
+            ),
+            PortCounts(
+                2,
+                "eth2",
+                PortState.ABSENT,
+                Where("", "eth2", 9),
+                errors=(PortError("absent", 11),),
+                troubles=(PortTrouble("absent", "its interface eth2 is absent", "absent"),),
+            ),
+            PortCounts(5, "kept", PortState.VACANT),
+        ),
+        sets={"guests": (1, 2), "none": ()},
+        broadcast_errors=(PortError("ENOMEM", 6),),
     )

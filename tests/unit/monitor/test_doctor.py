@@ -715,7 +715,7 @@ def test_a_target_that_came_later_is_said_to_have() -> None:
     now = negotiated(OFFERED, replace(target, device="eth5"))
     complaint = only(facts(hook(Member(attached, now=now))))
     assert complaint.what.startswith(
-        "firewall would not be accepted on eth0 now that eth5 is in ports: it redirects"
+        "firewall would not be accepted on eth0 now that eth5 is in ports: frames are"
     )
 
 

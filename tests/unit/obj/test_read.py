@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,32 @@ def test_the_kernel_gets_sections_with_sizes_and_variables_in_order() -> None:
     assert isinstance(datasec, types.Datasec)
     assert datasec.size == 16
     assert [(btf.name(v.type_id), v.offset) for v in datasec.vars] == [("first", 0), ("second", 8)]
+
+
+def with_context(name: str) -> tuple[ElfWriter, MapTypes]:
+    described = MapTypes()
+    context = types.Struct(name, 4, (types.Member("data", described.u32, 0),))
+    described.builder.add(types.Ptr(described.builder.add(context)))
+    return simple(), described
+
+
+def test_the_kernel_is_told_that_our_context_is_its_own() -> None:
+    obj = read(with_btf(*with_context("xdpkit_md")))
+    raw = kernel_btf(obj)
+    assert raw is not None
+    assert obj.btf is not None
+    (number,) = obj.btf.find("xdpkit_md", Kind.STRUCT)
+    ours = obj.btf[number]
+    assert isinstance(ours, types.Struct)
+    btf = Btf.parse(raw)
+    btf.validate()
+    assert not btf.find("xdpkit_md", Kind.STRUCT)
+    assert btf[number] == replace(ours, name="xdp_md")
+
+
+def test_the_kernel_gets_types_without_our_context_as_they_are() -> None:
+    writer, described = with_context("other_md")
+    assert kernel_btf(read(with_btf(writer, described))) == described.builder.build()
 
 
 def with_externs() -> tuple[ElfWriter, MapTypes]:

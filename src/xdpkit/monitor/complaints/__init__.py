@@ -12,6 +12,7 @@
 ``targets``      what is wrong now with the targets of redirects
 ``redirected``   redirects that the kernel refused
 ``transmitted``  what was to be transmitted, or to go to another CPU, and got lost
+``ports``        port tables: ports that lose frames, and programs with another port's number
 ``attached``     what is on the hooks, and whether it still fits
 ``host``         the machine, and the watching itself
 ===============  ======================================================================

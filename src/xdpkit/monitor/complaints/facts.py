@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from xdpkit.hook.mode import Mode
-from xdpkit.hook.pins import DEFAULT_ROOT
 from xdpkit.hook.roots import ROOT
 from xdpkit.hook.state import Owner, command_for
+from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.monitor.complaints.complaint import ago
 from xdpkit.monitor.complaints.shell import quoted, requoted
 from xdpkit.monitor.model import (
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from xdpkit.capabilities import Device, Finding
     from xdpkit.hook import AttachedProgram, Cleaned, HookStatus
     from xdpkit.hook.counters import CounterReport
-    from xdpkit.negotiation import Negotiation
+    from xdpkit.monitor.portcounts import PortCounts, TableCounts
+    from xdpkit.negotiation import Negotiation, Verdict
 
 _KERNEL_NAME = 15  # characters of a name that the kernel keeps
 
@@ -214,6 +215,7 @@ class Facts:
         only: the names of the interfaces that were asked for; None: all.
         hooks: those with programs, and those that were asked for.
         targets: of the redirects that failed, as they are now; by interface, map and key.
+        fitness: what came of negotiating the ports' interfaces again, by table and number.
         has_jit: whether programs are compiled when they are loaded; None: not known.
         leftovers: what ``xdpkit clean`` would remove; None: not known.
         unread: by interface, the folders of readers of frames that were killed.
@@ -228,6 +230,7 @@ class Facts:
     only: frozenset[str] | None = None
     hooks: tuple[HookFacts, ...] = ()
     targets: Mapping[tuple[int, int, int], TargetState] = field(default_factory=dict)
+    fitness: Mapping[tuple[str, int], tuple[Verdict, ...]] = field(default_factory=dict)
     has_jit: bool | None = None
     leftovers: tuple[Cleaned, ...] | None = ()
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -284,8 +287,28 @@ class Facts:
         )
 
     def errors(self) -> Iterator[ErrorCount]:
-        """Yield the errors of the interfaces that were asked for."""
-        return (each for each in self.snapshot.tracepoints.errors if self.is_asked_for(each.where))
+        """Yield the errors of the interfaces that were asked for, without those of their ports."""
+        sending = {
+            (port.where.netns, port.where.ifindex)
+            for _, port in self.ports()
+            if port.where is not None
+        }
+        return (
+            each
+            for each in self.snapshot.tracepoints.errors
+            if self.is_asked_for(each.where)
+            and not (each.in_map and (each.where.netns, each.where.ifindex) in sending)
+        )
+
+    def ports(self) -> Iterator[tuple[TableCounts, PortCounts]]:
+        """Yield the ports that have one of the interfaces that were asked for, with their tables.
+
+        Tables belong to no namespace: where nothing was asked for by name, these are all.
+        """
+        for table in self.snapshot.tables:
+            for port in table.ports:
+                if port.where is not None and (self.is_whole_host or self.is_asked_for(port.where)):
+                    yield table, port
 
     def redirect_errors(self) -> Iterator[RedirectErrorCount]:
         """Yield the redirect errors of the interfaces that were asked for."""

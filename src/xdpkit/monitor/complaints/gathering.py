@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xdpkit.capabilities import Device
     from xdpkit.hook import AttachedProgram, Cleaned, HookStatus
     from xdpkit.hook.reach import Web
-    from xdpkit.negotiation import Negotiation
+    from xdpkit.negotiation import Negotiation, Verdict
     from xdpkit.negotiation import Target as RedirectTarget
     from xdpkit.requirements import Requirement, Requirements
 
@@ -91,7 +91,8 @@ def gather(netns: str | None, interfaces: Iterable[str | int] | None, pin_root: 
         is_hidden=is_hidden,
     )
     targets = dict(look.at_targets(each.target for each in facts.redirect_errors()))
-    return replace(facts, targets=targets, unseen=folded(look.unseen, snapshot))
+    fitness = dict(look.at_ports(facts))
+    return replace(facts, targets=targets, fitness=fitness, unseen=folded(look.unseen, snapshot))
 
 
 def folded(unseen: Iterable[tuple[str, str]], snapshot: Snapshot) -> tuple[str, ...]:
@@ -321,6 +322,43 @@ class _Look:
         if target.name != seen.link.name:
             return state
         return replace(state, device=judge(seen), is_up=bool(seen.link.flags & IFF_UP))
+
+    def at_ports(self, facts: Facts) -> Iterator[tuple[tuple[str, int], tuple[Verdict, ...]]]:
+        """Negotiate again the interfaces of ports that were asked for, as far as they are there."""
+        wanted: dict[str, set[int]] = {}
+        for table, port in facts.ports():
+            if port.received is not None:
+                wanted.setdefault(table.name, set()).add(port.number)
+        for name, numbers in wanted.items():
+            what = f"what the ports of {name} are fit for"
+            nothing: dict[int, Interface] = {}
+            present = self.at(what, partial(_interfaces_of, name, facts.pin_root), nothing)
+            for number in sorted(numbers & present.keys()):
+                unknown: tuple[Verdict, ...] = ()
+                verdicts = self.at(
+                    f"what port {number} of {name} is fit for",
+                    partial(_fitness, present[number], tuple(present.values())),
+                    unknown,
+                )
+                yield (name, number), verdicts
+
+
+def _interfaces_of(table: str, pin_root: str) -> dict[int, Interface]:
+    from xdpkit.ports import PortTable
+
+    found = {}
+    with PortTable.open(table, pin_root=pin_root) as opened:
+        for number, each in opened.interfaces().items():
+            # One may go meanwhile.
+            with contextlib.suppress(UsageError):
+                found[number] = resolve(each.ifindex, netns=each.netns)
+    return found
+
+
+def _fitness(interface: Interface, others: tuple[Interface, ...]) -> tuple[Verdict, ...]:
+    from xdpkit.ports import negotiate
+
+    return negotiate(interface, others=others)
 
 
 def _web(programs: Iterable[int]) -> Web:

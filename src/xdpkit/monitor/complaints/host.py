@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xdpkit.hook.pins import BY_NAME
+from xdpkit.kernel.folder import BY_NAME
 from xdpkit.monitor.complaints.complaint import Complaint, Severity, first, listed, lost
 from xdpkit.monitor.complaints.facts import Facts
 
