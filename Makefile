@@ -5,7 +5,7 @@
 python := .venv/bin/python
 # The compiled kernel-side programs are part of the installation.
 sources := pyproject.toml hatch_build.py $(wildcard bpf/*.[ch]) src/xdpkit/compiler.py \
-	src/xdpkit/include/xdpkit.h
+	src/xdpkit/include/xdpkit.h $(wildcard src/xdpkit/examples/*.c)
 
 .PHONY: help demo test check bench soak bless test-peers
 help:

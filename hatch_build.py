@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the kernel-side programs, bpf/*.c, into the package when a wheel is built.
+"""Compiles the kernel-side programs into the package when a wheel is built.
 
 An editable install is built as a wheel too, so it gets them as well.
 """
@@ -16,9 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from xdpkit.compiler import Compiler, compile, find_compilers
 
+# Its own programs, and the examples, which the package carries as text, too.
+_SOURCES = ("bpf/*.c", "src/xdpkit/examples/*.c")
+
 
 class CompileBpf(BuildHookInterface[Any]):
-    """Writes ``src/xdpkit/_bpf/NAME.o`` for each ``bpf/NAME.c``."""
+    """Writes ``src/xdpkit/_bpf/NAME.o`` for each source ``NAME.c``."""
 
     def dependencies(self) -> list[str]:
         """Return what the build needs from the package index: nothing where there is a clang."""
@@ -34,9 +37,10 @@ class CompileBpf(BuildHookInterface[Any]):
         for stale in objects.glob("*.o"):
             stale.unlink()
         compiler = next(iter(find_compilers()), None)
-        for source in sorted(root.glob("bpf/*.c")):
+        for source in (path for pattern in _SOURCES for path in sorted(root.glob(pattern))):
             if compiler is not None and not _is_clang(compiler):
-                _tell(f"compiling bpf/{source.name} with {compiler.name} (the first takes a while)")
+                name = source.relative_to(root)
+                _tell(f"compiling {name} with {compiler.name} (the first takes a while)")
             compile(source, objects / f"{source.stem}.o", compiler=compiler)
 
 

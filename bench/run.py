@@ -17,7 +17,17 @@ def main() -> None:
     status.main()
     print()
 
-    from bench import analysis, counters, dispatch, load, monitor, queues, replace
+    from bench import (
+        analysis,
+        context,
+        counters,
+        dispatch,
+        forwarding,
+        load,
+        monitor,
+        queues,
+        replace,
+    )
 
     load.main()
     print()
@@ -31,7 +41,11 @@ def main() -> None:
     print()
     dispatch.main()
     print()
+    context.main()
+    print()
     monitor.main()
+    print()
+    forwarding.main()
 
 
 if __name__ == "__main__":
