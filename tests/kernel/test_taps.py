@@ -47,6 +47,7 @@ from xdpkit.interfaces import Interface
 from xdpkit.isa import asm
 from xdpkit.isa.opcodes import Register
 from xdpkit.kernel import Map, Program, host, load, load_image, patch
+from xdpkit.kernel.claim import Claim
 from xdpkit.kernel.image import Image, MapReference
 from xdpkit.kernel.memory import Memory
 from xdpkit.kernel.ringbuf import RingBuffer
@@ -735,7 +736,7 @@ def test_a_change_that_waits_is_not_exchanged_even_if_it_comes_while_a_reader_be
     scene.hook.add(spec("by_packet")).close()
     real = readers.claim
 
-    def claim(*args: Any) -> readers.Claim:
+    def claim(*args: Any) -> Claim:
         monkeypatch.undo()
         claimed = real(*args)
         # The reader lets go of the lock before it exchanges.

@@ -52,7 +52,9 @@ def test_the_public_api_is_as_agreed(golden: Callable[[str, str], None]) -> None
     golden("public-api.txt", "\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("name", ["demo", "events", "faulty", "monitor", "pass", "router", "switch"])
+@pytest.mark.parametrize(
+    "name", ["demo", "events", "faulty", "monitor", "pass", "router", "switch"]
+)
 def test_the_installed_package_carries_compiled_programs(name: str) -> None:
     data = (files("xdpkit") / "_bpf" / f"{name}.o").read_bytes()
     elf = ELFFile(io.BytesIO(data))

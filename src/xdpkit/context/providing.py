@@ -35,6 +35,12 @@ from xdpkit.uapi.bpf import MAX_BPF_STACK
 R10 = Register.R10
 
 
+_GIVE_A_PORT = (
+    "attach it to an interface that is a port (xdpkit ports); to load it elsewhere, say which"
+    " port it is to be: port_index, in 'xdpkit run' --port-index"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Provided:
     """A program that has the fields that it reads.
@@ -128,7 +134,9 @@ def _require_source(program: Program, found: Iterable[Access], looked_up: str | 
     for access in found:
         name, place = access.field.name, program.declared.place(access.slot)
         if name == "port_index" and looked_up is None:
-            raise program.refusal(f"it reads port_index ({place}), and has no port")
+            raise program.refusal(
+                f"it reads port_index ({place}), and has no port", remedy=_GIVE_A_PORT
+            )
         if name == "cookie":
             raise UsageError(program.what, cause=f"it reads cookie ({place}), which is not given")
 

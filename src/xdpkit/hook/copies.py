@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -28,10 +27,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError, VerifierError
+from xdpkit.kernel.kfuncs import throw_in
 from xdpkit.kernel.maps import Map
 from xdpkit.syscalls import netns
 from xdpkit.syscalls.fd import Fd
-from xdpkit.uapi.bpf import MapType, ProgFlags, PseudoCall
+from xdpkit.uapi.bpf import MapType, ProgFlags
 
 if TYPE_CHECKING:
     from xdpkit import rewrite
@@ -51,9 +51,6 @@ _MAGIC = b"xdpC"
 _ALL_QUEUES = 0xFFFFFFFF
 _MAX_MAPS = 64  # MAX_USED_MAPS in include/linux/bpf.h
 _READERS_MAPS = 3
-_SLOT = 8
-_CALL = 0x85  # BPF_JMP | BPF_CALL
-_SHIFT = 4 if sys.byteorder == "little" else 0
 # The verifier's log has how much stack each function uses.
 _STATISTICS = 4
 
@@ -365,18 +362,6 @@ class _Making:
                 reader.spending: tapping.spending_slots,
             },
         )
-
-
-def throw_in(code: bytes) -> int | None:
-    """Return the BTF id of ``bpf_throw`` in the kernel; None if a program cannot call it."""
-    from xdpkit.btf import Kind
-    from xdpkit.kernel.btf import vmlinux
-
-    calls_kfuncs = any(
-        code[at] == _CALL and code[at + 1] >> _SHIFT & 0xF == PseudoCall.KFUNC_CALL
-        for at in range(0, len(code), _SLOT)
-    )
-    return next(iter(vmlinux().find("bpf_throw", Kind.FUNC)), None) if calls_kfuncs else None
 
 
 def _exception_callback(original: Image, body: rewrite.Body) -> int | None:

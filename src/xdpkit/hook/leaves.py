@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Self
 from xdpkit import __version__
 from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError, XdpkitError
 from xdpkit.hook import records
-from xdpkit.hook.copies import LEAVES_MAP, Counters, counted_copy, throw_in, uncounted_copy
+from xdpkit.hook.copies import LEAVES_MAP, Counters, counted_copy, uncounted_copy
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.reach import Hook, OtherUse, Reached, Web, used_by_others
 from xdpkit.hook.record import Origin, Record
 from xdpkit.hook.settings import Counting
 from xdpkit.hook.work import NOTHING as NO_WORK
 from xdpkit.hook.work import Work
+from xdpkit.kernel.kfuncs import throw_in
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.programs import Program
 from xdpkit.negotiation import Policy

@@ -16,64 +16,17 @@ All of this is done under the lock of the pins (:meth:`xdpkit.hook.pins.Pins.loc
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import weakref
 from collections.abc import Collection, Iterator
-from typing import Self
 
-from xdpkit.errors import HookBusy, KernelRefused
+from xdpkit.errors import HookBusy
 from xdpkit.hook.pins import Pins
 from xdpkit.interfaces import Interface
-from xdpkit.syscalls.fd import Fd
+from xdpkit.kernel import claim as claims
+from xdpkit.kernel.claim import Claim
 
 _NAME = re.compile(r"tap-(\d+)-(\d+)")
-
-
-class Claim:
-    """That somebody is an interface's reader: a context manager; see :func:`claim`.
-
-    It is this process's alone: in one that is forked off it is closed.
-    """
-
-    def __init__(self, folder: Fd) -> None:
-        """Take over a folder that is locked."""
-        self._folder = folder
-        _CLAIMS.add(self)
-
-    @property
-    def closed(self) -> bool:
-        return self._folder.closed
-
-    def close(self) -> None:
-        """Be the reader no longer; closing twice does nothing."""
-        if not self.closed:
-            # The lock would last as long as the last descriptor, and a process may have inherited
-            # one that was forked off without Python's doing.
-            fcntl.flock(self._folder.fileno(), fcntl.LOCK_UN)
-            self._folder.close()
-
-    def leave_to_parent(self) -> None:
-        """Close the descriptor, and leave the lock to the process that has the claim."""
-        self._folder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-_CLAIMS: weakref.WeakSet[Claim] = weakref.WeakSet()
-
-
-def _leave_all_to_parent() -> None:
-    for each in list(_CLAIMS):
-        each.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def claim(pins: Pins, interface: Interface, what: str) -> Claim:
@@ -81,25 +34,17 @@ def claim(pins: Pins, interface: Interface, what: str) -> Claim:
 
     Raises:
         HookBusy: another process, or another reader in this one, is.
-        KernelRefused: the folder cannot be made.
+        RequirementUnmet, MissingPrivilege, KernelRefused: the folder cannot be made.
     """
     path = _path(pins, (interface.netns_cookie, interface.index))
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-        folder = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
-    except OSError as error:
-        raise KernelRefused(
-            what, errno=error.errno or 0, cause=f"{path}: {error.strerror}"
-        ) from error
-    if not _lock(folder):
-        folder.close()
+    made = claims.claim(path, what)
+    if made is None:
         raise HookBusy(
             what,
             cause=f"another reader has the frames of {interface.name} reported already",
             remedy=f"see which: fuser -v {path}",
         )
-    return Claim(folder)
+    return made
 
 
 def give_up(pins: Pins, hook: tuple[int, int]) -> None:
@@ -118,7 +63,7 @@ def may_have_left(pins: Pins) -> bool:
 
 def live(pins: Pins) -> set[tuple[int, int]]:
     """Return the hooks, by cookie and index, that have a reader."""
-    return {hook for hook in _hooks(pins) if _is_locked(_path(pins, hook))}
+    return {hook for hook in _hooks(pins) if claims.is_claimed(_path(pins, hook))}
 
 
 def left(pins: Pins) -> dict[tuple[int, int], str]:
@@ -140,20 +85,3 @@ def _hooks(pins: Pins) -> Iterator[tuple[int, int]]:
         found = _NAME.fullmatch(name)
         if found is not None:
             yield int(found[1]), int(found[2])
-
-
-def _is_locked(path: str) -> bool:
-    try:
-        folder = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
-    except OSError:
-        return False
-    with folder:
-        return not _lock(folder)
-
-
-def _lock(folder: Fd) -> bool:
-    try:
-        fcntl.flock(folder.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import RequirementUnmet, UsageError
@@ -30,11 +29,6 @@ PORT_NUMBERS = "xdpkit_port_numbers"
 _PORT_INDEX, _COOKIE = "port_index", "cookie"
 _U32, _U64 = 1 << 32, 1 << 64
 _MAX_MAPS = 64  # MAX_USED_MAPS, include/linux/bpf_verifier.h
-
-_GIVE_A_PORT = (
-    "attach it to an interface that is a port (xdpkit ports); to load it elsewhere, say which"
-    " port it is to be: port_index, in 'xdpkit run' --port-index"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,29 +168,15 @@ def _provided(
 ) -> Provided:
     from xdpkit.context import provide
 
-    looks_up = context.port_numbers is not None
-    provided = partial(
-        provide,
+    return provide(
         body,
-        looked_up=_interface_index(spec) if looks_up else None,
+        constants=_constants(context),
+        looked_up=_interface_index(spec) if context.port_numbers is not None else None,
         frags=bool(spec.flags & ProgFlags.XDP_HAS_FRAGS),
         types=types,
         throw=throw_in(body.code),
         name=spec.name,
     )
-    constants = _constants(context)
-    try:
-        return provided(constants=constants)
-    except RequirementUnmet as error:
-        if looks_up or _PORT_INDEX in constants:
-            raise
-        first = error
-    # If it would do with any port at all, that is what it lacks.
-    try:
-        provided(constants={**constants, _PORT_INDEX: 0})
-    except RequirementUnmet:
-        raise first from None
-    raise RequirementUnmet(first.what, cause=first.cause, remedy=_GIVE_A_PORT)
 
 
 def _constants(context: Context) -> dict[str, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import sys
 
-from xdpkit.btf import Kind
-from xdpkit.kernel.btf import vmlinux
 from xdpkit.uapi.bpf import PseudoCall
 
 _SLOT = 8
@@ -17,8 +15,12 @@ _SHIFT = 4 if sys.byteorder == "little" else 0
 
 def throw_in(code: bytes | bytearray) -> int | None:
     """Return the BTF id of ``bpf_throw`` in the kernel; None if a program cannot call it."""
-    calls_kfuncs = any(
+    if not any(
         code[at] == _CALL and code[at + 1] >> _SHIFT & 0xF == PseudoCall.KFUNC_CALL
         for at in range(0, len(code), _SLOT)
-    )
-    return next(iter(vmlinux().find("bpf_throw", Kind.FUNC)), None) if calls_kfuncs else None
+    ):
+        return None
+    from xdpkit.btf import Kind
+    from xdpkit.kernel.btf import vmlinux
+
+    return next(iter(vmlinux().find("bpf_throw", Kind.FUNC)), None)

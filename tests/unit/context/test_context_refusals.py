@@ -146,7 +146,11 @@ def test_a_load_of_two_fields_at_once_is_refused() -> None:
 
 def test_a_port_that_nobody_gave_is_refused() -> None:
     code = main(asm.load(R0, R1, PORT, size=4), EXIT)
-    assert refusal(code) == "it reads port_index (fw.c:1), and has no port"
+    assert refusal(code) == (
+        "it reads port_index (fw.c:1), and has no port\n"
+        "Remedy: attach it to an interface that is a port (xdpkit ports); to load it elsewhere, say"
+        " which port it is to be: port_index, in 'xdpkit run' --port-index"
+    )
 
 
 def test_a_subprogram_with_five_arguments_gets_no_other() -> None:

@@ -149,8 +149,8 @@ def analysed(image: Image) -> Analysis:
 
 
 def _subject(image: Image) -> Subject:
-    from xdpkit.hook.copies import throw_in
     from xdpkit.kernel.btf import by_id
+    from xdpkit.kernel.kfuncs import throw_in
     from xdpkit.rewrite import Body
     from xdpkit.rewrite.subject import subject_of_body
 
