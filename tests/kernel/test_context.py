@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.kernel.process import Done, xdpkit_command
 from xdpkit import rewrite
 from xdpkit.cli.pcap import Packet, PcapWriter
 from xdpkit.compiler import INCLUDE_DIR
-from xdpkit.errors import RequirementUnmet, UsageError
+from xdpkit.errors import RequirementUnmet, UsageError, VerifierError
 from xdpkit.interfaces import resolve
 from xdpkit.kernel import (
     Context,
@@ -40,7 +41,11 @@ from xdpkit.kernel import (
     patch,
 )
 from xdpkit.kernel.image import MapReference
+from xdpkit.kernel.ownports import own_port_maps
+from xdpkit.kernel.progload import load_program
 from xdpkit.syscalls import bpf
+from xdpkit.syscalls.bpf import NewProgram
+from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.netns import entered
 from xdpkit.uapi.bpf import AttachType, MapType, ProgFlags, XdpAction
 
@@ -309,6 +314,69 @@ def test_programs_that_are_loaded_together_read_the_same(obj: xdpkit.Object) -> 
         ]
 
 
+# Where the analysis does not know how much stack is used
+
+
+@pytest.fixture(scope="module")
+def deep() -> xdpkit.Object:
+    return read("context_deep")
+
+
+@pytest.mark.parametrize("is_constant", [True, False])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("handed_to_a_loop", 6),
+        ("stored_at_an_index", 5 << 8 | 9),
+        ("stored_where_the_field_says", 7 << 8 | 8),
+        ("in_a_subprogram", 7),
+        ("beside_a_kernel_function", 0),
+    ],
+)
+def test_a_field_is_kept_beside_a_stack_that_only_the_verifier_knows(
+    name: str, expected: int, is_constant: bool, deep: xdpkit.Object
+) -> None:
+    with table({1: PORT}) as by_interface:
+        context = Context(PORT) if is_constant else Context(port_numbers=by_interface)
+        with load(deep.programs[name], context=context) as program:
+            assert after(program) == expected << 32 | len(PACKET)
+
+
+def test_a_stack_that_is_full_is_full_whoever_looks_at_it(deep: xdpkit.Object) -> None:
+    with pytest.raises(RequirementUnmet) as refused:
+        constant(deep, "full")
+    assert refused.value.cause == (
+        "its chain of calls would use 528 bytes of stack, and 512 is the most"
+    )
+
+
+def test_the_verifier_is_asked_only_where_the_analysis_refuses(
+    obj: xdpkit.Object, deep: xdpkit.Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def asking(new: NewProgram, *, what: str, **terms: Any) -> tuple[Fd, str]:
+        asked.append(what)
+        return load_program(new, what=what, **terms)
+
+    monkeypatch.setattr("xdpkit.kernel.providing.load_program", asking)
+    with constant(obj, "length_in_static"):
+        assert asked == []
+    with constant(deep, "handed_to_a_loop"):
+        assert asked == ["learn how much stack handed_to_a_loop uses"]
+
+
+def test_a_program_that_the_verifier_refuses_anyway_is_refused_for_its_stack(
+    deep: xdpkit.Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(new: NewProgram, **terms: object) -> tuple[Fd, str]:
+        raise VerifierError("learn it", errno=13, cause="no", log="no")
+
+    monkeypatch.setattr("xdpkit.kernel.providing.load_program", refusing)
+    with pytest.raises(RequirementUnmet, match="8 more bytes of stack are needed"):
+        constant(deep, "handed_to_a_loop")
+
+
 # Loaded again
 
 
@@ -398,6 +466,11 @@ def counting_copy(program: Program, counts: Map) -> Program:
             "it reads 8 bytes at port_index (context_refused.c:13)",
         ),
         (
+            "context_refused",
+            "takes_an_address",
+            "it takes the address of port_index (context_refused.c:25)",
+        ),
+        (
             "context_later",
             "reads_what_is_to_come",
             "it reads phase_of_the_moon (context_later.c:20)",
@@ -448,6 +521,27 @@ def test_a_map_in_which_no_port_can_be_looked_up_is_refused(obj: xdpkit.Object) 
     )
 
 
+def test_a_map_without_a_name_is_named_by_its_id(obj: xdpkit.Object) -> None:
+    with (
+        Map.create(MapType.ARRAY, key_size=4, value_size=4, max_entries=1) as wrong,
+        pytest.raises(UsageError) as refused,
+    ):
+        load(obj.programs["port_index"], context=Context(port_numbers=wrong))
+    assert refused.value.cause.startswith(f"map {wrong.id} is no hash")
+
+
+@pytest.mark.parametrize("context", [5, 0, "lan", {"port_index": 3}])
+def test_what_is_no_context_is_refused(context: object, obj: xdpkit.Object) -> None:
+    terms: dict[str, Any] = {"context": context}
+    for loading in (
+        lambda: load(obj.programs["none"], **terms),
+        lambda: load_all(obj, programs=["none"], **terms),
+    ):
+        with pytest.raises(UsageError) as refused:
+            loading()
+        assert refused.value.cause == f"context= is a Context, and not {context!r}"
+
+
 def test_two_maps_of_ports_are_one_too_many(obj: xdpkit.Object) -> None:
     with ExitStack() as resources:
         maps = port_maps(resources)
@@ -459,9 +553,29 @@ def test_two_maps_of_ports_are_one_too_many(obj: xdpkit.Object) -> None:
 def test_the_look_up_map_may_be_one_map_too_many(
     obj: xdpkit.Object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xdpkit.kernel.context._MAX_MAPS", 1)
+    monkeypatch.setattr("xdpkit.kernel.providing._MAX_MAPS", 1)
     with table({}) as by_interface, pytest.raises(RequirementUnmet, match="is one more"):
         load(obj.programs["port_index"], context=Context(port_numbers=by_interface))
+
+
+def test_a_program_can_have_empty_maps_in_place_of_a_port_tables(obj: xdpkit.Object) -> None:
+    spec = obj.programs["by_table"]
+    with own_port_maps(obj.programs["none"]) as none:
+        assert none == {}
+    with own_port_maps(spec) as maps, load(spec, maps=maps, context=Context(9)) as program:
+        assert maps.keys() == {
+            "xdpkit_ports",
+            "xdpkit_port_numbers",
+            "xdpkit_port_counts",
+            "xdpkit_set_guests",
+        }
+        assert {name: each.id for name, each in program.maps.items() if name in maps} == {
+            name: each.id for name, each in maps.items()
+        }
+        program.run(PACKET)
+        assert seen(program) == NO_PORT << 32 | 9
+        with own_port_maps(spec, without=["xdpkit_ports"]) as others:
+            assert others.keys() == maps.keys() - {"xdpkit_ports"}
 
 
 def test_the_maps_of_a_port_table_are_not_made_for_a_program(obj: xdpkit.Object) -> None:

@@ -48,10 +48,10 @@ def test_a_context_has_what_fits_its_fields(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "cause"),
     [
-        ({"port_index": -1}, "port_index has 32 bits, and is not -1"),
-        ({"port_index": 1 << 32}, "port_index has 32 bits, and is not 4294967296"),
-        ({"cookie": -1}, "a cookie has 64 bits, and is not -1"),
-        ({"cookie": 1 << 64}, "a cookie has 64 bits, and is not 18446744073709551616"),
+        ({"port_index": -1}, "port_index is a number of 32 bits, and not -1"),
+        ({"port_index": 1 << 32}, "port_index is a number of 32 bits, and not 4294967296"),
+        ({"cookie": -1}, "a cookie is a number of 64 bits, and not -1"),
+        ({"cookie": 1 << 64}, "a cookie is a number of 64 bits, and not 18446744073709551616"),
         (
             {"port_index": 1, "port_numbers": object()},
             "its port is either one number or looked up, not both",

@@ -118,13 +118,17 @@ class Calls:
         )
         _return(state, result)
 
-    def kfunc(self, state: State, name: str, slot: int) -> None:
-        """Apply the call of a kernel function that returns."""
+    def kfunc(self, state: State, name: str, count: int | None, slot: int) -> None:
+        """Apply the call of a kernel function that returns.
+
+        Args:
+            count: how many arguments its prototype has, None if that is not known.
+        """
         self._recorder.kfuncs[name].add(slot)
         effect = KFUNC_EFFECTS.get(name)
         arguments = state.regs[1:6]
         if effect is None:
-            self._give_away(state, arguments, slot)
+            self._give_away(state, arguments[:count], slot)
         else:
             self._apply(state, effect, arguments, slot)
         if name.startswith("bpf_dynptr_slice"):
@@ -141,6 +145,7 @@ class Calls:
             recorder.touched_packet(True, slot)
         for argument in arguments[: effect.arguments]:
             recorder.handed_over(argument, False, slot)
+            recorder.took_address(argument, slot)
             for number, distance in state.places_on_stack(argument):
                 places = stack_places(distance, 0)
                 recorder.stack(state.frames[number], min(places, default=-MAX_BPF_STACK))
@@ -179,6 +184,7 @@ class Calls:
         for argument in arguments:
             self._recorder.handed_over(argument, False, slot)
             self._recorder.handed_over(argument, True, slot)
+            self._recorder.took_address(argument, slot)
             if argument.may_be_anywhere:
                 state.escape_all()
             for number, distance in state.places_on_stack(argument):

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
-from xdpkit.analysis.effects import HELPER_EFFECTS
+from xdpkit.analysis.effects import HELPER_EFFECTS, KFUNC_EFFECTS
+from xdpkit.analysis.subject import Reference
 from xdpkit.errors import ObjectFormatError
 from xdpkit.isa import CallKind, Instruction, Kind, iter_slots
 from xdpkit.isa.forms import ARGUMENTS, CALLER_SAVED
@@ -17,6 +19,8 @@ from xdpkit.isa.opcodes import SLOT_SIZE, AluOp, Class, Source
 ALL_REGISTERS = (1 << 11) - 1
 _ARGUMENTS = sum(1 << register for register in ARGUMENTS)
 _CALLER_SAVED = sum(1 << register for register in CALLER_SAVED)
+
+_NO_REFERENCES: Mapping[int, Reference] = MappingProxyType({})
 
 _MAX_EDGES_APART = 16
 _MAX_STEPS_APART = 32
@@ -92,6 +96,7 @@ class Graph:
     Args:
         instructions: the program.
         entries: where functions begin, beside those that are called or whose address is taken.
+        references: by slot, what instructions refer to, as far as it is known.
 
     Raises:
         ObjectFormatError: there are no instructions, a jump or call leads out of the program or
@@ -99,10 +104,18 @@ class Graph:
             runs off the end.
     """
 
-    def __init__(self, instructions: Sequence[Instruction], entries: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        instructions: Sequence[Instruction],
+        entries: Iterable[int] = (),
+        references: Mapping[int, Reference] = _NO_REFERENCES,
+    ) -> None:
         if not instructions:
             raise ObjectFormatError("the program has no instructions", offset=0)
-        steps = [_step(slot, instruction) for slot, instruction in iter_slots(instructions)]
+        steps = [
+            _step(slot, instruction, references.get(slot))
+            for slot, instruction in iter_slots(instructions)
+        ]
         self.size = steps[-1].slot + steps[-1].instruction.slots
         """Number of slots."""
         self.entries = {0, *entries}
@@ -200,7 +213,7 @@ class Graph:
         return self.arguments(callee)
 
 
-def _step(slot: int, instruction: Instruction) -> Step:
+def _step(slot: int, instruction: Instruction, reference: Reference | None) -> Step:
     form = instruction.form
     if form is None:
         return Step(slot, instruction, None, ALL_REGISTERS, 0)
@@ -210,11 +223,22 @@ def _step(slot: int, instruction: Instruction) -> Step:
         uses |= 1 << (fields[operand] if isinstance(operand, str) else operand)
     for operand in form.defines:
         defines |= 1 << (fields[operand] if isinstance(operand, str) else operand)
-    if form.kind is Kind.CALL and instruction.src == CallKind.HELPER:
-        effect = HELPER_EFFECTS.get(instruction.imm)
-        if effect is not None:
-            uses = (2 << effect.arguments) - 2
+    if form.kind is Kind.CALL:
+        arguments = _argument_count(instruction, reference)
+        if arguments is not None:
+            uses = (2 << arguments) - 2 & _ARGUMENTS
     return Step(slot, instruction, form.kind, uses, defines)
+
+
+def _argument_count(call: Instruction, reference: Reference | None) -> int | None:
+    """Return how many arguments a helper or kernel function takes, None if that is not known."""
+    if call.src == CallKind.HELPER:
+        effect = HELPER_EFFECTS.get(call.imm)
+        return None if effect is None else effect.arguments
+    if call.src != CallKind.KFUNC or reference is None:
+        return None
+    effect = KFUNC_EFFECTS.get(reference.name)
+    return reference.arguments if effect is None else effect.arguments
 
 
 def _blocks(steps: list[Step], size: int, entries: Iterable[int]) -> dict[int, Block]:

@@ -28,6 +28,7 @@ from xdpkit.analysis.state import (
     Value,
     is_on_stack,
     pointer,
+    value_key,
 )
 from xdpkit.analysis.subject import Subject
 from xdpkit.analysis.usage import Recorder
@@ -48,6 +49,8 @@ _MAX_CONTEXTS = 24
 _MAX_DEPTH = 16  # the verifier allows 8 (MAX_CALL_FRAMES)
 _LEAST_BUDGET = 100_000
 _BUDGET_PER_SLOT = 30
+
+_OWN = value_key(pointer(CONTEXT))
 
 _ANY_BLOCK = -1
 _Point = tuple[int, int]
@@ -244,7 +247,7 @@ class Explorer:
             if name == THROW:
                 self._throw(state, slot)
                 return False
-            self._calls.kfunc(state, name, slot)
+            self._calls.kfunc(state, name, None if reference is None else reference.arguments, slot)
         elif instruction.imm == TAIL_CALL:
             self._tail_call(state, activation, slot)
         else:
@@ -255,6 +258,12 @@ class Explorer:
         entry = step.instruction.target(step.slot)
         assert entry is not None
         arguments = state.regs[1:6]
+        if self.subject.is_replaceable(entry):
+            # The verifier looks at it by itself, and so takes no field's address for it.
+            read = self._graph.arguments(entry)
+            for register, argument in enumerate(arguments, start=1):
+                if read >> register & 1:
+                    self.recorder.took_address(argument, step.slot)
         result = self._enter(entry, state, arguments)
         if self.subject.is_foreign and self.subject.is_replaceable(entry):
             if any(is_on_stack(argument) for argument in arguments):
@@ -272,6 +281,9 @@ class Explorer:
         """Follow a function of the program; see :class:`xdpkit.analysis.calls.Enter`."""
         if self._chain:
             self.recorder.calls[self._chain[-1]].add(entry)
+            if self._chain[-1] in self.recorder.generalised:
+                # It may be called with anything.
+                self.recorder.generalised.add(entry)
         if not self._follows_calls:
             forget_everything(state)
             return HAVOC
@@ -287,7 +299,7 @@ class Explorer:
         inner.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=depth))
         key: object = (entry, inner.key(ALL_REGISTERS))
         if key not in self._known and self._contexts[entry] >= _MAX_CONTEXTS:
-            return self._enter_generally(entry, state, sees_stack)
+            return self._enter_generally(entry, inner, state, sees_stack)
         if key not in self._known:
             self._contexts[entry] += 1
             self._known[key] = self._run(entry, inner)
@@ -299,11 +311,21 @@ class Explorer:
             state.forget_copies()
         return _returned(outcome, depth)
 
-    def _enter_generally(self, entry: int, state: State, sees_stack: bool) -> Value | None:
-        """Follow a function once for all contexts."""
-        key = (entry, None)
+    def _enter_generally(
+        self, entry: int, special: State, state: State, sees_stack: bool
+    ) -> Value | None:
+        """Follow a function once for all contexts, but for which arguments are the program's own.
+
+        Args:
+            special: the context for which this is done.
+            state: the caller's. sees_stack: whether the function may change its stack.
+        """
+        self.recorder.generalised.add(entry)
+        own = pointer(CONTEXT)
+        regs = [own if value_key(value) == _OWN else HAVOC for value in special.regs]
+        key = (entry, tuple(value is own for value in regs))
         if key not in self._known:
-            inner = State([HAVOC] * REGISTERS, (Frame(entry, self.subject.byteorder),))
+            inner = State(regs, (Frame(entry, self.subject.byteorder),))
             inner.regs[FRAME_POINTER] = pointer(Region(RegionKind.STACK, number=0))
             self._known[key] = self._run(entry, inner)
         if sees_stack:

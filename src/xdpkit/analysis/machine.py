@@ -322,6 +322,8 @@ class Machine:
         self, state: State, base: Value, offset: int, size: int, value: Value, slot: int
     ) -> None:
         self.recorder.access(base, offset, size, True, slot)
+        if any(region.kind is not RegionKind.STACK for region, _ in base.pointers):
+            self.recorder.took_address(value, slot)
         if base.may_be_anywhere:
             forget_everything(state)
         for number, distance in state.places_on_stack(base):

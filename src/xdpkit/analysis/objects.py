@@ -59,6 +59,21 @@ def subject_of(
     return _Reader(spec.object, targets, open_maps).subject(spec)
 
 
+def kfuncs_of(obj: Object, linked: LinkedProgram) -> dict[int, Reference]:
+    """Return the kernel functions that a linked program calls, by the slot of the call.
+
+    Raises:
+        ObjectFormatError: the type of one is malformed.
+    """
+    return {
+        slot: Reference(relocation.kind, extern.kernel_name, arguments=_arguments(extern, obj.btf))
+        for relocation in linked.relocations
+        if relocation.kind is RelocationKind.KFUNC
+        and (extern := obj.externs.get(relocation.name)) is not None
+        for slot in relocation.slots
+    }
+
+
 class _Reader:
     """Makes subjects of one object's programs, each once."""
 
@@ -169,7 +184,10 @@ class _Reader:
             is_kernels = relocation.kind in (RelocationKind.KFUNC, RelocationKind.KSYM)
             if is_kernels and extern is not None:
                 reference = Reference(
-                    relocation.kind, extern.kernel_name, is_there=self._is_there(extern)
+                    relocation.kind,
+                    extern.kernel_name,
+                    is_there=self._is_there(extern),
+                    arguments=_arguments(extern, self._object.btf),
                 )
             else:
                 reference = Reference(relocation.kind, relocation.name, relocation.offset)
@@ -201,6 +219,14 @@ class _Reader:
             data=self._object.variables.data(section) if is_constant and section else None,
             programs=self._programs.get(spec.name),
         )
+
+
+def _arguments(extern: Extern, btf: Btf | None) -> int | None:
+    """Return how many arguments the prototype of a kernel function has, None if it has none."""
+    if extern.kind is not ExternKind.KFUNC or not extern.type_id or btf is None:
+        return None
+    prototype = btf[extern.type_id]
+    return len(prototype.params) if isinstance(prototype, types.FuncProto) else None
 
 
 def _slot_of(callback: LinkedFunction | None, functions: Sequence[Function]) -> int | None:

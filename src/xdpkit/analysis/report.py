@@ -248,6 +248,9 @@ class Analysis:
         maps: by name. map_types: by type, of the maps whose type is known.
         context: fields of the context.
         ambiguous: slots of accesses to the context that may be to something else, too.
+        generalised: where functions begin that are called in more ways than are followed apart.
+        addresses: places in the context, in bytes, whose address others than the program's static
+            functions get: helpers, kernel functions, global functions, memory beside the stack.
         loops: loops.
         functions: the functions that can be reached, by slot. stack: the deepest chain of calls.
         tail_calls: tail calls. throws: calls of ``bpf_throw()``.
@@ -279,6 +282,8 @@ class Analysis:
     throws: tuple[Throw, ...]
     callbacks: Mapping[str, tuple[Origin, ...]]
     ambiguous: frozenset[int] = field(repr=False)
+    generalised: frozenset[int] = field(repr=False)
+    addresses: Mapping[int, tuple[Origin, ...]]
     reachable: frozenset[int] = field(repr=False)
     returned: Scalar | None = field(repr=False)
     notes: tuple[str, ...] = ()
@@ -329,6 +334,8 @@ class Reporter:
                 for entry, slots in sorted(recorder.callbacks.items())
             },
             ambiguous=frozenset().union(*recorder.fields.values()) & recorder.elsewhere,
+            generalised=frozenset(recorder.generalised),
+            addresses=self._by_key(recorder.addresses),
             reachable=frozenset(
                 slot for start in recorder.blocks for slot in self._graph.blocks[start].slots
             ),

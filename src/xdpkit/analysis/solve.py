@@ -78,7 +78,7 @@ def _graph(subject: Subject) -> Graph:
     entries = {function.slot for function in subject.functions}
     if subject.exception_callback is not None:
         entries.add(subject.exception_callback)
-    return Graph(subject.instructions, entries)
+    return Graph(subject.instructions, entries, subject.references)
 
 
 def _members(subject: Subject) -> Iterator[Subject]:

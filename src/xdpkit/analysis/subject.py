@@ -51,12 +51,14 @@ class Reference:
         name: of the map, or in the kernel.
         offset: MAP_VALUE: bytes into the map's (first) value.
         is_there: KSYM: whether the kernel has it, else the address is 0; None: not known.
+        arguments: KFUNC: how many its prototype has; None: not known.
     """
 
     kind: RelocationKind
     name: str
     offset: int = 0
     is_there: bool | None = True
+    arguments: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ class Recorder:
     areas: defaultdict[AreaAccess, set[int]] = field(default_factory=lambda: defaultdict(set))
     fields: defaultdict[FieldAccess, set[int]] = field(default_factory=lambda: defaultdict(set))
     elsewhere: set[int] = field(default_factory=set)
+    addresses: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    generalised: set[int] = field(default_factory=set)
     adjustments: dict[tuple[Place, int], Scalar] = field(default_factory=dict)
     redirects: dict[int, RedirectCall] = field(default_factory=dict)
     tail_calls: dict[int, TailCallUse] = field(default_factory=dict)
@@ -97,6 +99,13 @@ class Recorder:
             for place in distance.values or (-1 - offset,):
                 field_offset = max(_signed(place) + offset, -1)
                 self.fields[FieldAccess(field_offset, size, is_write)].add(slot)
+
+    def took_address(self, value: Value, slot: int) -> None:
+        """Take down that somebody else gets a value, which may be the address of a field."""
+        for region, distance in value.pointers:
+            if region.kind is RegionKind.CONTEXT:
+                for place in distance.values or (-1,):
+                    self.addresses[max(_signed(place), -1)].add(slot)
 
     def handed_over(self, address: Value, is_write: bool, slot: int) -> None:
         """Take down that somebody reads or writes the packet, if the address is there."""

@@ -127,6 +127,13 @@ _TABLE = (
         _K,
     ),
     CapabilityInfo(
+        "redirect-broadcast-frags",
+        "every interface of the map gets all buffers of a packet that lies in several",
+        "generic mode; in native mode net/core/xdp.c: xdpf_clone() copies the first buffer only",
+        "6.9",
+        _K,
+    ),
+    CapabilityInfo(
         "redirect-target",
         "this interface transmits what other interfaces redirect to it",
         "netdev xdp-features: NDO_XMIT; on some drivers only while a program is attached,"
@@ -320,6 +327,7 @@ _WORDS = {
     "redirect-xskmap": "redirect into xskmap",
     "redirect-ifindex": "redirect to an interface",
     "redirect-broadcast": "redirect to all of a map",
+    "redirect-broadcast-frags": "redirects packets in several buffers to all of a map",
     "redirect-target": "redirect target",
     "redirect-target-frags": "redirect target for frags",
     "adjust-tail-shrink": "adjust tail, shrinking",

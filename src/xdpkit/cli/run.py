@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -40,11 +40,9 @@ from xdpkit.errors import UsageError
 from xdpkit.uapi.bpf import ProgFlags, XdpAction
 
 if TYPE_CHECKING:
-    from xdpkit.kernel import Context, Given, Map, Program
-    from xdpkit.obj import ProgramSpec
+    from xdpkit.kernel import Context, Given, Program
 
 _KEPT = frozenset({XdpAction.PASS, XdpAction.TX, XdpAction.REDIRECT})
-_PORTS = 64  # as many as a port table has, if nobody says how many
 
 
 @dataclass(slots=True)
@@ -141,6 +139,7 @@ def command(
     run's own, and no port has an interface.
     """
     from xdpkit.kernel import Context, load
+    from xdpkit.kernel.ownports import own_port_maps
     from xdpkit.obj import read
     from xdpkit.syscalls.netns import entered
 
@@ -153,7 +152,7 @@ def command(
         _opened(input_path) as stream,
         entered(settings.netns),
         keeping_log(log_path),
-        _port_maps(spec) as maps,
+        own_port_maps(spec, notes=message) as maps,
         load(spec, maps=maps, pin_root=pin_root, context=context) as program,
         _replacing(output_path) as output,
         Progress(f"running {spec.name}", total=os.fstat(stream.fileno()).st_size) as progress,
@@ -179,28 +178,6 @@ def command(
             message(note)
         if maps:
             message(f"no port has an interface in this run: it has empty {', '.join(maps)}")
-
-
-@contextlib.contextmanager
-def _port_maps(spec: ProgramSpec) -> Iterator[dict[str, Map]]:
-    """Yield the maps of a port table that a program uses, made for it alone, by name."""
-    from xdpkit.kernel import create
-    from xdpkit.kernel.plan import plan
-
-    with contextlib.ExitStack() as made:
-        yield {
-            each.name: made.enter_context(
-                create.create(
-                    replace(each, max_entries=_PORTS),
-                    types=None,
-                    btf_fd=0,
-                    ifindex=0,
-                    notes=message,
-                )
-            )
-            for each in plan(spec.object, (spec,)).maps
-            if create.is_ports_map(each)
-        }
 
 
 def _run_one(

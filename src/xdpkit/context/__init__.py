@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from xdpkit.context.fields import BASE, FIELDS, NO_PORT, Field, field_at, may_read
 
 if TYPE_CHECKING:
-    from xdpkit.context.providing import Provided, provide
+    from xdpkit.context.providing import Provided, provide, stand_in
 
 __all__ = [
     "BASE",
@@ -34,12 +34,13 @@ __all__ = [
     "field_at",
     "may_read",
     "provide",
+    "stand_in",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Most programs read none of the fields, and the analysis takes long to import.
-    if name not in ("Provided", "provide"):
+    if name not in ("Provided", "provide", "stand_in"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from xdpkit.context import providing
 

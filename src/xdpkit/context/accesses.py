@@ -36,6 +36,7 @@ def accesses(program: Program) -> tuple[Access, ...]:
         RequirementUnmet: the program does with the fields what cannot be provided.
     """
     _require_followed(program)
+    _require_no_address(program)
     by_slot: defaultdict[int, list[ContextAccess]] = defaultdict(list)
     for each in program.found.context:
         for origin in each.origins:
@@ -58,6 +59,17 @@ def _require_followed(program: Program) -> None:
         )
 
 
+def _require_no_address(program: Program) -> None:
+    """Check that nobody else gets the address of a field: there is nothing."""
+    for offset, origins in program.found.addresses.items():
+        if offset >= BASE:
+            name = _place_name(program, offset) or f"what is at offset {offset} of its context"
+            raise program.refusal(
+                f"it takes the address of {name} ({program.declared.place(origins[0].slot)})",
+                "copy it into a variable, and take the address of that",
+            )
+
+
 def _access(program: Program, slot: int, kinds: list[ContextAccess]) -> Access:
     """Return what an instruction reads, if that is one field and nothing else."""
     kind = kinds[0]
@@ -72,6 +84,13 @@ def _access(program: Program, slot: int, kinds: list[ContextAccess]) -> Access:
             "copy each of them into a volatile variable, and choose between those",
         )
     if slot in program.found.ambiguous:
+        function = max(use.slot for use in program.found.functions if use.slot <= slot)
+        if function in program.found.generalised:
+            raise program.refusal(
+                f"{program.declared.name(function)} reads {names} ({place}), and is called in more"
+                " ways than can be followed, so that it may be something else that it reads",
+                f"read {names} in the main function, and pass its value on",
+            )
         raise program.refusal(
             f"it reads {names} or something else with one instruction ({place}), and which of them"
             " is not known beforehand",
@@ -92,9 +111,13 @@ def _access(program: Program, slot: int, kinds: list[ContextAccess]) -> Access:
 
 
 def _name(program: Program, kind: ContextAccess) -> str:
-    field = field_at(kind.offset)
-    name = kind.name if field is None else field.name
-    if name is None and kind.offset >= BASE:
-        name = program.declared.field_name(kind.offset)
+    if kind.offset >= BASE:
+        name = _place_name(program, kind.offset)
         return name or f"{kind.size} bytes at offset {kind.offset} of its context"
-    return name or "another part of its context"
+    return kind.name or "another part of its context"
+
+
+def _place_name(program: Program, offset: int) -> str | None:
+    """Return what is at an offset beyond the kernel's fields."""
+    field = field_at(offset)
+    return program.declared.field_name(offset) if field is None else field.name

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from xdpkit.analysis import Analysis, analyse
+from xdpkit.analysis import Analysis, Function, Reference, analyse
 from xdpkit.btf import Btf
 from xdpkit.context.declared import Declared
 from xdpkit.errors import RequirementUnmet
@@ -33,16 +34,27 @@ class Program:
     what: str
 
     @classmethod
-    def of(cls, body: Body, types: Btf | None, throw: int | None, *, what: str) -> Program:
-        """Analyse a program.
+    def of(
+        cls,
+        body: Body,
+        types: Btf | None,
+        throw: int | None,
+        kfuncs: Mapping[int, Reference],
+        *,
+        what: str,
+    ) -> Program:
+        """Analyse a program; the arguments are those of :func:`~xdpkit.context.provide`.
 
         Raises:
             ObjectFormatError: the body contradicts itself, or its types.
         """
         declared = Declared(body, types)
         callback = None if types is None else exception_callback(body, types)
-        subject = subject_of_body(body, throw)
-        named = [replace(each, name=declared.name(each.slot)) for each in subject.functions]
+        subject = subject_of_body(body, throw, kfuncs)
+        named = [
+            Function(each.slot, declared.name(each.slot), declared.is_global(each.slot))
+            for each in subject.functions
+        ]
         found = analyse(replace(subject, functions=tuple(named), exception_callback=callback))
         return cls(body, throw, declared, found, callback, what)
 

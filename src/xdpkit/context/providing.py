@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from xdpkit.analysis import Reference
 from xdpkit.btf import Btf
 from xdpkit.context import loads
 from xdpkit.context.accesses import Access, accesses
@@ -34,6 +36,7 @@ from xdpkit.uapi.bpf import MAX_BPF_STACK
 
 R10 = Register.R10
 
+_NO_KFUNCS: Mapping[int, Reference] = MappingProxyType({})
 
 _GIVE_A_PORT = (
     "attach it to an interface that is a port (xdpkit ports); to load it elsewhere, say which"
@@ -64,6 +67,7 @@ def provide(
     frags: bool,
     types: Btf | None,
     throw: int | None,
+    kfuncs: Mapping[int, Reference] = _NO_KFUNCS,
     stack: Sequence[int] | None = None,
     name: str = "the program",
 ) -> Provided:
@@ -78,8 +82,11 @@ def provide(
         frags: whether the program is loaded with ``BPF_F_XDP_HAS_FRAGS``.
         types: what the records of the body refer to, as the kernel is given it; None without.
         throw: BTF id of ``bpf_throw`` in the kernel, None where there is none.
+        kfuncs: the kernel functions that it calls, by slot; of others nothing is known.
         stack: bytes of stack that its functions use, in their order, as
-            :func:`~xdpkit.rewrite.stack.stack_in_log` has them; None: they are found by analysis.
+            :func:`~xdpkit.rewrite.stack.stack_in_log` has them for what :func:`stand_in` returns;
+            None: they are found by analysis, which has to take the most for a place that is chosen
+            at run time.
         name: of the program, for errors.
 
     Raises:
@@ -91,19 +98,12 @@ def provide(
     _check(constants, looked_up, what)
     if not may_read(body.code):
         return Provided(body, (), ())
-    program = Program.of(body, types, throw, what=what)
+    program = Program.of(body, types, throw, kfuncs, what=what)
     found = accesses(program)
     if not found:
         return Provided(body, (), ())
     code = edit(body, what=what)
-    steps = dict(code.placed())
-    kept = {}
-    for access in found:
-        step, value = steps[access.slot], constants.get(access.field.name)
-        if value is None:
-            kept[step] = access
-        else:
-            step.instruction = loads.constant(step.instruction, access, value)
+    kept = _without_constants(code, found, constants)
     lookups: list[Step] = []
     if kept:
         _require_source(program, kept.values(), looked_up)
@@ -116,6 +116,53 @@ def provide(
         tuple(field.name for field in FIELDS if field in read),
         code.slots_of(lookups),
     )
+
+
+def stand_in(
+    body: Body,
+    *,
+    constants: Mapping[str, int],
+    types: Btf | None,
+    throw: int | None,
+    kfuncs: Mapping[int, Reference] = _NO_KFUNCS,
+    name: str = "the program",
+) -> Body:
+    """Return a program that uses its stack as this one does, and that the kernel can load.
+
+    What it reads for fields is wrong, but for constants: the verifier takes it for any number, and
+    so goes every way that the program may go. Its log tells how much stack is used.
+
+    The arguments, and errors, are those of :func:`provide`.
+    """
+    what = f"provide the extended context of {name}"
+    program = Program.of(body, types, throw, kfuncs, what=what)
+    code = edit(body, what=what)
+    unknown = _without_constants(code, accesses(program), constants)
+    for function in code.functions:
+        steps = []
+        for step in function.steps:
+            steps.append(step)
+            if step in unknown:
+                first, *others = loads.unforeseeable(step.instruction, unknown[step])
+                step.instruction = first
+                steps += map(Step, others)
+        function.steps = steps
+    return code.body(what=what)
+
+
+def _without_constants(
+    code: Code, found: Iterable[Access], constants: Mapping[str, int]
+) -> dict[Step, Access]:
+    """Put constants in their places; return the other loads of fields."""
+    steps = dict(code.placed())
+    others = {}
+    for access in found:
+        step, value = steps[access.slot], constants.get(access.field.name)
+        if value is None:
+            others[step] = access
+        else:
+            step.instruction = loads.constant(step.instruction, access, value)
+    return others
 
 
 def _check(constants: Mapping[str, int], looked_up: str | None, what: str) -> None:
@@ -162,7 +209,7 @@ def _room(
             raise program.refusal(
                 f"{CELL} more bytes of stack are needed in {name}, which uses all {MAX_BPF_STACK}"
             )
-    check_room(code, {**depths, **deeper}, -block.start, what=what)
+    check_room(code, depths, {code.main: -block.start, **deeper}, what=what)
     return block, registers, depths
 
 

@@ -47,8 +47,7 @@ def argument_registers(
     for function, reader in _with_callers(code, readers).items():
         slot, remedy = function.slot, "read it in the main function, and pass its value on"
         parameters = declared.parameters(slot)
-        # Compilers change what static functions take, and do not always say so.
-        count = max(len(parameters or ()), read.get(slot, 0))
+        declares, reads = len(parameters or ()), read.get(slot, 0)
         if function in called_back or slot == program.exception_callback:
             obstacle = "is called back"
         elif parameters is None:
@@ -56,10 +55,13 @@ def argument_registers(
         elif declared.is_global(slot):
             obstacle = "is global, so that the verifier looks at it by itself"
             remedy = f"make {declared.name(slot)} static"
-        elif count >= _MAX_ARGUMENTS:
+        elif declares >= _MAX_ARGUMENTS:
             obstacle = f"has {_MAX_ARGUMENTS} arguments, which is the most"
+        elif reads >= _MAX_ARGUMENTS:
+            # Compilers change what static functions take, and do not always say so.
+            obstacle = f"was compiled to read r{reads}, the last register for arguments"
         else:
-            registers[function] = Register(count + 1)
+            registers[function] = Register(max(declares, reads) + 1)
             continue
         name = declared.name(slot)
         why = "cannot be told: it" if function is reader else f"would be told through {name}: that"

@@ -61,7 +61,7 @@ def load(
         MissingPrivilege: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed.
         KernelRefused: the kernel refused something else.
     """
-    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, context or Context())
+    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, _context(context))
     with Session(spec.object, options) as session:
         session.run(plan(spec.object, (spec,)))
         return session.hand_over_program(spec.name)
@@ -86,7 +86,7 @@ def load_all(
 
     The other arguments, and errors, are those of :func:`load`.
     """
-    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, context or Context())
+    options = Options(maps, os.fspath(pin_root), log_level, ifindex, offload, _context(context))
     if programs is None:
         specs = [spec for spec in obj.programs.values() if spec.autoload]
     else:
@@ -99,3 +99,7 @@ def load_all(
     with Session(obj, options) as session:
         session.run(replace(plan(obj, specs), maps=tuple(obj.maps.values())))
         return session.hand_over()
+
+
+def _context(given: Context | None) -> Context:
+    return Context() if given is None else given

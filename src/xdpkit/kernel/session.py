@@ -18,13 +18,14 @@ from xdpkit.errors import KernelRefused, ObjectFormatError, RequirementUnmet, Us
 from xdpkit.kernel import create, patch
 from xdpkit.kernel.btf import KernelTypes
 from xdpkit.kernel.collection import Collection
-from xdpkit.kernel.context import PORT_NUMBERS, Context, Given, check_numbers, extended
+from xdpkit.kernel.context import PORT_NUMBERS, Context, Given, check_context
 from xdpkit.kernel.externs import Externs
 from xdpkit.kernel.image import Image, MapReference, describe, descriptors, references
 from xdpkit.kernel.maps import Map
 from xdpkit.kernel.plan import Plan, is_bound
 from xdpkit.kernel.progload import load_program
 from xdpkit.kernel.programs import Program, ProgramInfo
+from xdpkit.kernel.providing import extended
 from xdpkit.kernel.upload import kconfig_contents, upload_types
 from xdpkit.obj import (
     LinkedProgram,
@@ -217,7 +218,7 @@ class Session:
                     f"use an existing map as {name} of {obj.name}",
                     cause=f"it has these maps: {', '.join(obj.maps) or 'none'}",
                 )
-        check_numbers(self._options.context, f"load {obj.name}")
+        check_context(self._options.context, f"load {obj.name}")
 
     def _give_types(self) -> None:
         data = kernel_btf(self._obj)
@@ -316,26 +317,13 @@ class Session:
     ) -> None:
         what = f"load program {spec.name}"
         options = self._options
-        code = self._code(spec, linked, externs, kernel)
-        func_info, line_info = linked.func_info, linked.line_info
-        found = extended(
-            spec,
-            linked,
-            code,
-            options.context,
-            types=self._types,
-            numbers=self._port_numbers,
-        )
-        if found is not None:
-            code, func_info, line_info = found.code, found.func_info, found.line_info
-            self._contexts[spec.name] = found.given
         attach_btf_id, attach_btf_fd = self._attach_target(spec, kernel)
         flags = spec.flags
         if options.ifindex and not options.offload:
             flags |= ProgFlags.XDP_DEV_BOUND_ONLY
         new = NewProgram(
             type=spec.type,
-            code=code,
+            code=self._code(spec, linked, externs, kernel),
             license=self._obj.license,
             name=spec.name,
             attach_type=spec.attach_type,
@@ -343,12 +331,23 @@ class Session:
             ifindex=options.ifindex,
             kern_version=self._obj.version,
             btf_fd=self._btf_fd,
-            func_info=func_info,
-            line_info=line_info,
+            func_info=linked.func_info,
+            line_info=linked.line_info,
             attach_btf_id=attach_btf_id,
             attach_btf_fd=attach_btf_fd,
             fd_array=externs.fd_array,
         )
+        found = extended(
+            spec,
+            linked,
+            new,
+            options.context,
+            types=self._types,
+            numbers=self._port_numbers,
+        )
+        if found is not None:
+            new = found.new
+            self._contexts[spec.name] = found.given
         fd, log = load_program(new, what=what, log_level=options.log_level, notes=self._note)
         self._programs[spec.name] = fd
         self._logs[spec.name] = log

@@ -9,7 +9,15 @@ from xdpkit.negotiation.verdict import Negotiation, Verdict
 
 _MOST = 4
 # What a program does, and not what it needs, is in the words for these.
-_DEEDS = ("action-any", "action-code", "context-field", "port-index", "port-set", "port-table")
+_DEEDS = (
+    "action-any",
+    "action-code",
+    "context-field",
+    "port-index",
+    "port-set",
+    "port-table",
+    "redirect-broadcast-frags",
+)
 
 
 def sentence(verdict: Verdict) -> str:

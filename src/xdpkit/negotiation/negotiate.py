@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from xdpkit.capabilities import Answer, Device, Finding, Scope, capability, in_mode
+from xdpkit.negotiation.broadcasts import broadcast_verdicts
 from xdpkit.negotiation.offer import Offer
 from xdpkit.negotiation.preconditions import precondition_verdicts
 from xdpkit.negotiation.rules import judge
@@ -76,6 +77,7 @@ def _verdicts(
         finding = offer.finding(requirement.capability)
         remedy = _veth_remedy(requirement, offer)
         yield judge(requirement, finding, name, policy, remedy=remedy)
+    yield from broadcast_verdicts(requirements, offer, mode, policy)
     yield from target_verdicts(requirements, mode, policy, targets)
     yield from precondition_verdicts(requirements, offer, mode, policy)
 

@@ -7,6 +7,9 @@ from xdpkit.capabilities import Answer, Finding
 from xdpkit.negotiation.verdict import Outcome, Policy, Verdict
 from xdpkit.requirements import Requirement
 
+# What may never happen, or to some packets only: the rest of the program works.
+_NOT_FOR_ALL = ("action-any", "redirect-broadcast-frags")
+
 
 def judge(
     requirement: Requirement,
@@ -39,7 +42,7 @@ def _decide(requirement: Requirement, finding: Finding, policy: Policy) -> tuple
     match finding.answer:
         case Answer.YES:
             return Outcome.ACCEPTED, evidence
-        case Answer.NO if name == "action-any":
+        case Answer.NO if name in _NOT_FOR_ALL:
             return unmet if policy is Policy.STRICT else Outcome.DEGRADED, evidence
         case Answer.NO:
             without = "frames for it are lost" if name == "redirect-target" else "done without"

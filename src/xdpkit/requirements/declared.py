@@ -28,7 +28,14 @@ VERSION = "1"
 _MAX_RECORD = 256
 _MAX_RECORDS = 1024
 # Findings about numbers, and what negotiation alone works out, are nothing that code can need.
-_NOT_DECLARABLE = ("mtu", "rx-queues", "action-any", "redirect-target", "redirect-target-frags")
+_NOT_DECLARABLE = (
+    "mtu",
+    "rx-queues",
+    "action-any",
+    "redirect-broadcast-frags",
+    "redirect-target",
+    "redirect-target-frags",
+)
 _NOT_DECLARABLE_FAMILIES = ("action-code", "precondition", "context-field")
 
 

@@ -152,11 +152,11 @@ def counting(
     if kept:
         depths = depths_of(body, code, what=what, throw=throw, known=stack)
         base -= depths[code.main]
-        check_room(code, depths, -base, what=what)
+        check_room(code, depths, {code.main: -base}, what=what)
         _keep(code.main, base, None if queue is not None else entries - 1, count_bytes, frags)
     elif len(code.functions) > 1 and not is_used(code.main):
         depths = depths_of(body, code, what=what, throw=throw, known=stack)
-        check_room(code, depths, max(CELL, depths[code.main]), what=what)
+        check_room(code, depths, {code.main: max(CELL, depths[code.main])}, what=what)
     loads = []
     for function in (code.main, callback):
         if function is not None:

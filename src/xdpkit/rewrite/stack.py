@@ -81,24 +81,27 @@ def is_used(function: Function) -> bool:
     return _named(function) > 0
 
 
-def check_room(code: Code, depths: Mapping[Function, int], deeper: int, *, what: str) -> None:
-    """Check that the main function's stack use may reach deeper than it does.
+def check_room(
+    code: Code, depths: Mapping[Function, int], deeper: Mapping[Function, int], *, what: str
+) -> None:
+    """Check that functions' stack use may reach deeper than it does.
 
     Args:
         code: the program. depths: how deep its functions reach.
-        deeper: how deep main is to reach, in bytes.
+        deeper: how deep some are to reach, in bytes.
         what: what is tried, for errors.
 
     Raises:
         RequirementUnmet: it may not.
     """
-    if deeper > MAX_BPF_STACK:
+    depth = deeper.get(code.main, 0)
+    if depth > MAX_BPF_STACK:
         raise RequirementUnmet(
             what,
-            cause=f"{deeper - depths[code.main]} more bytes of stack are needed, and the program"
+            cause=f"{depth - depths[code.main]} more bytes of stack are needed, and the program"
             f" may use {depths[code.main]} of {MAX_BPF_STACK}",
         )
-    before, after = _chains(code, depths), _chains(code, {**depths, code.main: deeper})
+    before, after = _chains(code, depths), _chains(code, {**depths, **deeper})
     # Where the limit is passed already, the verifier counts otherwise: callbacks of timers, say.
     if before.deepest <= MAX_BPF_STACK < after.deepest:
         raise RequirementUnmet(

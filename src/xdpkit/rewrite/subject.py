@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from xdpkit.analysis import Function, Reference, Subject
 from xdpkit.isa import Instruction, decode, iter_slots
@@ -12,17 +14,21 @@ from xdpkit.rewrite.body import Body, function_records, map_of
 from xdpkit.rewrite.exceptions import is_throw
 from xdpkit.uapi.bpf import PseudoSrc
 
-_THROW = Reference(RelocationKind.KFUNC, "bpf_throw")
+_THROW = Reference(RelocationKind.KFUNC, "bpf_throw", arguments=1)
+_NO_KFUNCS: Mapping[int, Reference] = MappingProxyType({})
 
 
-def subject_of_body(body: Body, throw: int | None) -> Subject:
-    """Return a program of which nothing is known but its instructions.
+def subject_of_body(
+    body: Body, throw: int | None, kfuncs: Mapping[int, Reference] = _NO_KFUNCS
+) -> Subject:
+    """Return a program of which little is known but its instructions.
 
     Functions have their slots for names, maps their numbers.
 
     Args:
         body: the program.
         throw: BTF id of ``bpf_throw`` in the kernel.
+        kfuncs: the kernel functions that it calls, by slot, as far as they are known.
 
     Raises:
         ObjectFormatError: the code ends within an instruction.
@@ -35,7 +41,7 @@ def subject_of_body(body: Body, throw: int | None) -> Subject:
         name="main",
         instructions=instructions,
         functions=tuple(Function(slot, f"{slot}") for slot in function_records(body)),
-        references={slot: found for slot, found in references.items() if found is not None},
+        references={**kfuncs, **{slot: each for slot, each in references.items() if each}},
         byteorder=sys.byteorder,
     )
 

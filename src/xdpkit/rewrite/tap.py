@@ -99,7 +99,7 @@ def tapping(
     return_what_is_thrown(code.main, throw)
     depths = depths_of(body, code, what=what, throw=throw, known=stack)
     base = -depths[code.main] - CELL
-    check_room(code, depths, -base, what=what)
+    check_room(code, depths, {code.main: -base}, what=what)
     code.main.prepend([Step(asm.store(R10, base, R1))])
     epilogues: list[_Epilogue] = []
 

@@ -18,7 +18,8 @@ R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = Register
 
 Line = Instruction | str | tuple[Instruction, str]
 """An instruction, a label's definition, or an instruction with what it refers to: the label that it
-leads to, ``map NAME``, ``value NAME+OFFSET``, ``kfunc NAME`` or ``ksym NAME``."""
+leads to, ``map NAME``, ``value NAME+OFFSET``, ``kfunc NAME/ARGUMENTS`` (or without their number) or
+``ksym NAME``."""
 
 MAPS = {
     "hash": SubjectMap("hash", MapType.HASH, value_size=8, max_entries=16),
@@ -54,8 +55,11 @@ def subject(*lines: Line, maps: Mapping[str, SubjectMap] = MAPS, **fields: Any) 
             continue
         kind, _, name = target.partition(" ")
         if name:
+            name, _, count = name.partition("/")
             name, _, offset = name.partition("+")
-            references[slot] = Reference(_KINDS[kind], name, int(offset or 0))
+            references[slot] = Reference(
+                _KINDS[kind], name, int(offset or 0), arguments=int(count) if count else None
+            )
         else:
             distance = labels[target] - slot - 1
             code[index] = _aimed(instruction, distance)

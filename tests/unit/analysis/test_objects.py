@@ -11,6 +11,7 @@ import xdpkit
 from tests.corpus import build
 from tests.corpus_actions import cases
 from xdpkit.analysis import analyse, subject_of
+from xdpkit.analysis.objects import kfuncs_of
 from xdpkit.obj.spec import Object, Pinning
 from xdpkit.uapi.bpf import AttachType, ProgFlags
 
@@ -91,6 +92,24 @@ def test_a_weak_symbol_is_there_or_not_as_the_target_says(compiler: build.Compil
     # The object's own types have no kernel function that it defines: to it, none is there.
     references = subject_of(obj.programs["only_weak"]).references.values()
     assert {reference.is_there for reference in references} == {None}
+
+
+def test_kernel_functions_have_as_many_arguments_as_they_are_declared_with(
+    compiler: build.Compiler,
+) -> None:
+    obj = read("kfuncs", compiler)
+    spec = obj.programs["kfuncs"]
+    arguments = {
+        "bpf_dynptr_from_xdp": 3,
+        "bpf_dynptr_slice": 4,
+        "bpf_no_kernel_has_this": 1,
+    }
+    calls = kfuncs_of(obj, spec.link())
+    assert {each.name: each.arguments for each in calls.values()} == arguments
+    references = subject_of(spec).references
+    assert {slot: references[slot].arguments for slot in calls} == {
+        slot: each.arguments for slot, each in calls.items()
+    }
 
 
 def test_an_exception_callback_is_found_by_its_tag() -> None:

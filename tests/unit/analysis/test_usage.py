@@ -186,6 +186,112 @@ def test_a_context_that_is_handed_to_a_subprogram_is_still_the_context() -> None
     assert (use.name, use.origins[0].function) == ("rx_queue_index", "f")
 
 
+@pytest.mark.parametrize(
+    ("callee", "arguments"),
+    [
+        (asm.call("ktime_get_ns"), 0),
+        (kfunc("bpf_rcu_read_lock"), 0),
+        (kfunc("bpf_dynptr_from_xdp"), 3),
+        (kfunc("some_kernel_function/2"), 2),
+        # As the object file has it, and the kernel will refuse it.
+        (kfunc("some_kernel_function/20"), 5),
+        (kfunc("some_kernel_function"), 5),
+    ],
+)
+def test_a_function_takes_the_arguments_that_what_it_calls_does(
+    callee: Line, arguments: int
+) -> None:
+    found = run(call("f"), *PASS, "f", callee, *PASS)
+    assert [(use.name, use.arguments) for use in found.functions] == [
+        ("main", arguments),
+        ("f", arguments),
+    ]
+
+
+FIELD = asm.alu(AluOp.ADD, R1, 1024)
+KEEP = asm.mov(R6, R1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "slot"),
+    [
+        ((asm.mov(R2, R1), asm.alu(AluOp.ADD, R2, 1024), asm.call("map_lookup_elem")), 2),
+        ((FIELD, kfunc("some_kernel_function/1")), 1),
+        ((FIELD, kfunc("some_kernel_function")), 1),
+        ((FIELD, call("global_function")), 1),
+        (
+            (
+                KEEP,
+                *lookup("hash"),
+                when(JmpOp.JEQ, R0, 0, "end"),
+                asm.alu(AluOp.ADD, R6, 1024),
+                asm.store(R0, 0, R6),
+            ),
+            9,
+        ),
+    ],
+)
+def test_an_address_in_the_context_that_others_get_is_taken_down(
+    lines: tuple[Line, ...], slot: int
+) -> None:
+    found = run(*lines, "end", *PASS, "global_function", asm.load(R0, R1), *PASS)
+    assert {place: slots(at) for place, at in found.addresses.items() if place} == {1024: [slot]}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # What the program follows itself.
+        (FIELD, call("f")),
+        (FIELD, asm.store(R10, -8, R1)),
+        # What nobody reads.
+        (asm.mov(R2, R1), asm.alu(AluOp.ADD, R2, 1024), kfunc("some_kernel_function/1")),
+        (asm.mov(R2, R1), asm.alu(AluOp.ADD, R2, 1024), call("global_function")),
+        (FIELD, asm.call("ktime_get_ns")),
+        # A number that is read there.
+        (asm.load(R1, R1, 1024, size=4), kfunc("some_kernel_function/1")),
+    ],
+)
+def test_an_address_in_the_context_that_nobody_else_gets_is_not(lines: tuple[Line, ...]) -> None:
+    reading = (asm.load(R0, R1, size=4), *PASS)
+    found = run(*lines, *PASS, "global_function", *reading, "f", *reading)
+    assert found.addresses.keys() <= {0}
+
+
+def in_many_ways(*before: Line) -> tuple[Line, ...]:
+    """Return a program that calls a function with one of forty numbers in r2."""
+    body: list[Line] = [asm.mov(R6, R1), asm.call("ktime_get_ns"), asm.mov(Register.R7, R0)]
+    for number in range(40):
+        body += [
+            when(JmpOp.JNE, Register.R7, number, f"not_{number}"),
+            *before,
+            asm.mov(R2, number),
+            call("f"),
+            asm.exit(),
+            f"not_{number}",
+        ]
+    return *body, *PASS
+
+
+def test_the_context_is_known_however_many_ways_a_function_is_called_in() -> None:
+    found = run(*in_many_ways(asm.mov(R1, R6)), "f", field(R3, 16), asm.mov(R0, R2), asm.exit())
+    assert not found.ambiguous
+    assert [use.name for use in found.context] == ["rx_queue_index"]
+    assert len(found.generalised) == 1
+
+
+def test_what_a_function_finds_on_the_stack_is_not_known_if_it_is_called_in_many_ways() -> None:
+    lines = in_many_ways(asm.store(R10, -8, R6), asm.mov(R1, R10), asm.alu(AluOp.ADD, R1, -8))
+    inner = ("inner", field(R0, 16), asm.exit())
+    found = run(*lines, "f", asm.load(R1, R1), asm.mov(R3, R2), call("inner"), asm.exit(), *inner)
+    (use,) = [use for use in found.context if use.name == "rx_queue_index"]
+    assert found.ambiguous == {origin.slot for origin in use.origins}
+    assert {name.name for name in found.functions if name.slot in found.generalised} == {
+        "f",
+        "inner",
+    }
+
+
 def test_the_deepest_chain_of_frames_is_found() -> None:
     deep = ("deep", asm.store(R10, -40, 0), *PASS)
     flat = ("flat", asm.store(R10, -8, 0), call("deep"), asm.exit())

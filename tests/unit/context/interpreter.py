@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdpkit.context import BASE, FIELDS
@@ -17,7 +17,14 @@ from xdpkit.uapi.helpers import HELPERS
 
 MASK = (1 << 64) - 1
 _DATA = 0x1000
-_OPERATIONS = {AluOp.ADD: operator.add, AluOp.SUB: operator.sub, AluOp.MUL: operator.mul}
+_OPERATIONS: dict[AluOp, Callable[[int, int], int]] = {
+    AluOp.ADD: operator.add,
+    AluOp.SUB: operator.sub,
+    AluOp.MUL: operator.mul,
+    AluOp.LSH: operator.lshift,
+    AluOp.RSH: operator.rshift,
+    AluOp.ARSH: lambda left, right: _signed(left) >> right,
+}
 _LOOKUP, _LENGTH = HELPERS.index("map_lookup_elem"), HELPERS.index("xdp_get_buff_len")
 
 
@@ -60,6 +67,10 @@ Value = int | Pointer | None
 """What is in a register; None: nobody set it."""
 
 
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
 def _number(value: Value) -> int:
     assert isinstance(value, int)
     return value
@@ -78,7 +89,7 @@ class Packet:
         fields: of the extended context, for a program as it was compiled; None: it must have been
             provided with them, and the context has none.
         first: bytes of the first fragment. length: bytes of all.
-        ifindex, egress: interfaces.
+        ifindex, egress: interfaces. queue: the RX queue that it came by.
         ports: what is in the map of ports.
     """
 
@@ -87,6 +98,7 @@ class Packet:
     length: int = 60
     ifindex: int = 2
     egress: int = 3
+    queue: int = 0
     ports: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -99,7 +111,7 @@ class Machine:
         self._map = Memory("the map")
         self._map_slots = map_slots
         self.context = Memory("the context")
-        known = (_DATA, _DATA + packet.first, _DATA, packet.ifindex, 0, packet.egress)
+        known = (_DATA, _DATA + packet.first, _DATA, packet.ifindex, packet.queue, packet.egress)
         data = bytearray(struct.pack("=6I", *known))
         if packet.fields is not None:
             data += bytes(BASE - len(data))

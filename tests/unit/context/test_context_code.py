@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.context.programs import Source, compiled, machine_code, text
-from xdpkit.context import Provided, provide
+from xdpkit.context import Provided, provide, stand_in
 from xdpkit.isa import Instruction, asm
 from xdpkit.isa.opcodes import AluOp, JmpOp, Register
 from xdpkit.rewrite import Body
@@ -263,3 +263,42 @@ def test_constants_are_provided_wherever_they_are_read() -> None:
     )
     lines = text(provided(main, callback, constants={"port_index": 3}).body)
     assert lines[-2:] == ["w0 = 3", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        (asm.load(R0, R1, LENGTH, size=4), ["r0 = *(u32 *)(r1 +16)"]),
+        (asm.load(R3, R1, LENGTH + 1, size=1), ["r3 = *(u32 *)(r1 +16)", "r3 <<= 56", "r3 >>= 56"]),
+        (
+            asm.load(R0, R1, LENGTH, size=4, signed=True),
+            ["r0 = *(u32 *)(r1 +16)", "r0 <<= 32", "r0 s>>= 32"],
+        ),
+        (asm.load(R0, R1, COOKIE, size=4), ["w0 = 5"]),
+    ],
+)
+def test_a_stand_in_reads_what_the_verifier_knows_nothing_of(
+    load: Instruction, expected: list[str]
+) -> None:
+    body, types = compiled(Source("fw", 1, (load, EXIT)))
+    found = stand_in(body, constants={"cookie": 5}, types=types, throw=None)
+    assert text(found) == [*expected, "exit"]
+
+
+def test_a_stand_in_reads_from_where_the_context_begins() -> None:
+    code = (
+        asm.alu(AluOp.ADD, R1, 1000),
+        asm.mov(R2, R1),
+        asm.branch(JmpOp.JEQ, R1, 0, 0),
+        asm.load(R0, R2, LENGTH - 1000, size=4),
+        EXIT,
+    )
+    body, types = compiled(Source("fw", 1, code))
+    lines = text(stand_in(body, constants={}, types=types, throw=None))
+    assert lines[2:] == [
+        "if r1 == 0x0 goto pc+0",
+        "r0 = r2",
+        "r0 -= 1000",
+        "r0 = *(u32 *)(r0 +16)",
+        "exit",
+    ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.context.interpreter import Machine, Packet
 from tests.unit.context.programs import Source, compiled
-from xdpkit.context import FIELDS, NO_PORT, Field, field_at, provide
+from xdpkit.context import FIELDS, NO_PORT, Field, field_at, provide, stand_in
 from xdpkit.errors import RequirementUnmet
 from xdpkit.isa import Instruction, asm, iter_slots
 from xdpkit.isa.opcodes import AluOp, JmpOp, Register
@@ -229,3 +229,23 @@ def test_a_program_reads_what_it_would_read_in_the_context(
     assert bool(found.map_slots) == ("port_index" in found.fields and "port_index" not in constants)
     if not found.fields:
         assert found.body is body
+
+
+@given(
+    sources=programs(),
+    byte=st.integers(0, 255),
+    port=PORTS,
+    cookie=st.integers(0, (1 << 64) - 1),
+)
+def test_a_stand_in_does_what_the_program_does_with_other_numbers(
+    sources: list[Source], byte: int, port: int | None, cookie: int
+) -> None:
+    body, types = compiled(*sources)
+    # Of which each part is the same: what a stand-in reads for a field is of another one.
+    number = byte * 0x01010101
+    constants = {"cookie": cookie} | ({} if port is None else {"port_index": port})
+    fields = {"port_index": number, "frame_len": number, **constants}
+    found = stand_in(body, constants=constants, types=types, throw=None)
+    packet = Packet(fields=fields, queue=number)
+    without = replace(packet, fields=None)
+    assert Machine(found, without).run() == Machine(body, packet).run()

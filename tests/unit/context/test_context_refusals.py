@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.unit.context.programs import Source, compiled, machine_code
+from xdpkit.analysis import Reference
 from xdpkit.context import Provided, provide
 from xdpkit.errors import ObjectFormatError, RequirementUnmet, UsageError
 from xdpkit.isa import Instruction, asm
 from xdpkit.isa.opcodes import AluOp, Atomic, JmpOp, Register
+from xdpkit.obj.spec import RelocationKind
 from xdpkit.rewrite import Body
 from xdpkit.uapi.bpf import PseudoSrc
 
@@ -122,6 +124,58 @@ def test_a_subprogram_that_is_called_with_the_context_and_with_something_else_is
     assert text.startswith("it reads frame_len or something else with one instruction (fw.c:8)")
 
 
+def test_a_subprogram_that_is_called_in_too_many_ways_is_refused() -> None:
+    calls: list[Instruction] = [asm.store(R10, -8, R1), asm.load(R6, R1, 16, size=4)]
+    for number in range(40):
+        calls += [
+            asm.branch(JmpOp.JNE, R6, number, 5),
+            asm.mov(R1, R10),
+            asm.alu(AluOp.ADD, R1, -8),
+            asm.mov(R2, number),
+            asm.call_subprogram(2 + 6 * (39 - number) + 1),
+            EXIT,
+        ]
+    callee = Source("length", 2, (asm.load(R1, R1), asm.mov(R3, R2), READ_LENGTH, EXIT))
+    assert refusal(main(*calls, asm.mov(R0, 2), EXIT), callee) == (
+        "length reads frame_len (fw.c:247), and is called in more ways than can be followed, so"
+        " that it may be something else that it reads\n"
+        "Remedy: read frame_len in the main function, and pass its value on"
+    )
+
+
+@pytest.mark.parametrize("context", ["xdpkit_md", "xdp_md"])
+@pytest.mark.parametrize(
+    ("offset", "name"),
+    [
+        (PORT, "port_index"),
+        (COOKIE + 4, "cookie"),
+        (1040, "rx_hash"),
+        (1060, "what is at offset 1060 of its context"),
+    ],
+)
+def test_the_address_of_a_field_is_nobodys(offset: int, name: str, context: str) -> None:
+    code = main(
+        asm.mov(R2, R1),
+        asm.alu(AluOp.ADD, R2, offset),
+        asm.ld_imm64(R1, 5, source=PseudoSrc.MAP_FD),
+        asm.call("map_lookup_elem"),
+        asm.mov(R0, 2),
+        EXIT,
+    )
+    assert refusal(code, context=context) == (
+        f"it takes the address of {name} (fw.c:5)\n"
+        "Remedy: copy it into a variable, and take the address of that"
+    )
+
+
+def test_the_address_of_a_field_is_the_programs_own() -> None:
+    passes = main(asm.alu(AluOp.ADD, R1, LENGTH), asm.call_subprogram(1), EXIT)
+    reads = (asm.load(R0, R1, size=4), EXIT)
+    assert provided(passes, Source("f", 1, reads)).fields == ("frame_len",)
+    text = refusal(passes, Source("f", 1, reads, is_global=True))
+    assert text.startswith("it takes the address of frame_len (fw.c:2)")
+
+
 @pytest.mark.parametrize("context", ["xdpkit_md", "xdp_md"])
 def test_a_field_of_a_later_version_is_refused_by_its_name(context: str) -> None:
     assert refusal(main(asm.load(R0, R1, 1040, size=4), EXIT), context=context) == (
@@ -162,8 +216,30 @@ def test_a_subprogram_with_five_arguments_gets_no_other() -> None:
     )
     # What is declared and what the compiler made of it need not be the same.
     four = (asm.mov(R0, R5), READ_LENGTH, EXIT)
-    assert "it has 5 arguments" in refusal(caller(5), Source("length", 4, four))
+    assert "it was compiled to read r5, the last register for arguments" in refusal(
+        caller(5), Source("length", 4, four)
+    )
     assert provided(caller(4), Source("length", 4, (READ_LENGTH, EXIT))).fields == ("frame_len",)
+
+
+@pytest.mark.parametrize(
+    ("kfuncs", "fits"),
+    [
+        ({3: Reference(RelocationKind.KFUNC, "bpf_rcu_read_lock")}, True),
+        ({3: Reference(RelocationKind.KFUNC, "f", arguments=4)}, True),
+        ({3: Reference(RelocationKind.KFUNC, "f", arguments=5)}, False),
+        ({}, False),
+    ],
+)
+def test_a_kernel_function_takes_the_arguments_of_its_prototype(
+    kfuncs: dict[int, Reference], fits: bool
+) -> None:
+    code = (asm.mov(R6, R1), asm.call_kfunc(77), asm.load(R0, R6, LENGTH, size=4), EXIT)
+    functions = caller(1), Source("length", 1, code)
+    if fits:
+        assert provided(*functions, kfuncs=kfuncs).fields == ("frame_len",)
+    else:
+        assert "it was compiled to read r5" in refusal(*functions, kfuncs=kfuncs)
 
 
 def test_a_subprogram_on_the_way_is_named() -> None:
@@ -247,6 +323,17 @@ def test_a_subprogram_must_have_stack_left() -> None:
     callee = Source("length", 1, (asm.store(R10, -512, 1), READ_LENGTH, EXIT))
     assert refusal(caller(1), callee) == (
         "8 more bytes of stack are needed in length, which uses all 512"
+    )
+
+
+def test_what_a_subprogram_keeps_may_be_too_much_for_a_chain_of_calls() -> None:
+    # Of what main uses, there are 8 bytes left that the verifier counts all the same.
+    code = main(asm.store(R10, -248, 1), asm.call_subprogram(1), EXIT)
+    room = Source("length", 1, (asm.store(R10, -248, 1), READ_LENGTH, EXIT))
+    assert provided(code, room).fields == ("frame_len",)
+    none = Source("length", 1, (asm.store(R10, -256, 1), READ_LENGTH, EXIT))
+    assert refusal(code, none) == (
+        "its chain of calls would use 528 bytes of stack, and 512 is the most"
     )
 
 

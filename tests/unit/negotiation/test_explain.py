@@ -86,6 +86,18 @@ CASES: dict[str, tuple[Requirements, Device, Policy, list[Target]]] = {
         Policy.DEFAULT,
         [Target(replace(VETH_TARGET, name="table lan"), map="tx_ports", optional=True)],
     ),
+    "a broadcast of packets in several buffers, strictly": (
+        program("redirect-broadcast", Requirement("frags", optional=True)),
+        replace(
+            FULL,
+            findings={
+                **FULL.findings,
+                "redirect-broadcast": Finding("redirect-broadcast", Answer.YES, "probe: 0"),
+            },
+        ),
+        Policy.STRICT,
+        [],
+    ),
     "a hint that is optional": (
         program(Requirement("rx-hash", origins=at(12), optional=True)),
         DROP_ONLY,

@@ -251,6 +251,39 @@ class TestTargets:
         plain = negotiate(program(self.REDIRECT), FULL, targets=[Target(target)])
         assert plain.outcome is ACCEPTED
 
+    BROADCAST = Requirement("redirect-broadcast", origins=at(42), optional=False)
+
+    @pytest.mark.parametrize(
+        ("policy", "outcome"),
+        [(Policy.DEFAULT, DEGRADED), (Policy.REPORT, DEGRADED), (Policy.STRICT, REFUSED)],
+    )
+    def test_a_broadcast_of_packets_in_several_buffers_degrades(
+        self, policy: Policy, outcome: Outcome
+    ) -> None:
+        found = negotiate(program(self.BROADCAST, TAKES_FRAGS), FULL, policy=policy)
+        verdict = verdict_on(found, "redirect-broadcast-frags")
+        assert verdict.outcome is outcome
+        assert verdict.requirement.origins == self.BROADCAST.origins
+        assert verdict.why == (
+            "the kernel copies the first buffer only (xdpf_clone() in net/core/xdp.c), and sends"
+            " garbage for the others"
+        )
+        assert verdict.remedy == "broadcast from a program without frags"
+
+    def test_a_broadcast_of_packets_in_one_buffer_does_not(self) -> None:
+        no_frags = replace(FULL, findings=findings({"frags": Answer.NO}, "netdev"))
+        for needs, device, mode in (
+            (program(self.BROADCAST), FULL, "native"),
+            (program(TAKES_FRAGS), FULL, "native"),
+            # The driver never gives it such packets.
+            (program(self.BROADCAST, TAKES_FRAGS), no_frags, "native"),
+            (program(self.BROADCAST, TAKES_FRAGS), FULL, "generic"),
+        ):
+            found = negotiate(needs, device, mode=mode)
+            assert "redirect-broadcast-frags" not in {
+                verdict.requirement.capability for verdict in found.verdicts
+            }
+
     def test_redirects_to_cpus_and_sockets_have_no_interface_to_transmit(self) -> None:
         found = negotiate(program("redirect-cpumap", "redirect-xskmap"), UNKNOWN)
         assert not any(
