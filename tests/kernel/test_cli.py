@@ -117,6 +117,7 @@ def test_json_says_the_same_with_numbers_as_numbers(veth: Veth, pin_root: str) -
     assert (attached.pop("mode"), attached.pop("revert_after")) == ("generic", None)
     assert all("mount namespace" in note for note in attached.pop("notes"))
     assert (attached.pop("prog"), attached.pop("queues")) == (program["prog"], None)
+    assert attached.pop("port") is None
     assert {"schema": 1, **hook} == attached
 
     detached = xdpkit_command("detach", *here, veth.name).json

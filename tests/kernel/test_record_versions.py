@@ -72,9 +72,9 @@ def with_another_field(source: str) -> str:
     return changed(
         source,
         (
-            """        ("port_name", Part),
+            """        ("unused_too", c_uint32),
     ]""",
-            """        ("port_name", Part),
+            """        ("unused_too", c_uint32),
         ("priority", c_uint64),
     ]""",
         ),
@@ -100,6 +100,8 @@ def without_counters(source: str) -> str:
         ("unused", c_uint32),
         ("port_table", Part),
         ("port_name", Part),
+        ("port_table_id", c_uint32),
+        ("unused_too", c_uint32),
 """,
             "",
         ),
@@ -108,6 +110,8 @@ def without_counters(source: str) -> str:
             "counting": record.counting,
             "tap": record.tap,
             "unused": 0,
+            "port_table_id": port.table_id,
+            "unused_too": 0,
 """,
             "",
         ),
@@ -125,7 +129,7 @@ def without_counters(source: str) -> str:
         (
             """
         or bool(fields.counting & ~KNOWN_COUNTING)
-        or bool(fields.unused)
+        or bool(fields.unused or fields.unused_too)
 """,
             "",
         ),

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,14 +26,13 @@ from xdpkit.errors import (
     RequirementUnmet,
     UsageError,
 )
-from xdpkit.interfaces import Interface, XdpIds
+from xdpkit.interfaces import Interface, XdpIds, resolve
 from xdpkit.kernel import Map, Program
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import NewProgram
-from xdpkit.tables import entries, record, store
+from xdpkit.tables import entries, maps, record, store, wire
 from xdpkit.tables.frags import frags_of
 from xdpkit.tables.model import Identity, Port, PortSet, Table
-from xdpkit.tables.wire import encode
 from xdpkit.uapi.bpf import AttachType, MapType, ProgFlags, ProgType, XdpAction
 
 __all__ = ["killing"]
@@ -140,7 +140,7 @@ def test_a_table_of_1024_ports_is_written_and_read(pin_root: str) -> None:
     with store.create("lan", size=1024, pin_root=pin_root) as opened:
         write(opened, table)
         assert replace(opened.read(), xdpkit="") == table
-    last = replace(INTERFACE, index=1024)
+    last = replace(INTERFACE, index=1024, name="eth1023")
     assert store.find(last, pin_root=pin_root) == (store.Membership("lan", 1023, "port-1023"),)
 
 
@@ -169,14 +169,16 @@ def test_what_cannot_be_a_table_is_refused_before_anything_is_made(pin_root: str
 
 def test_a_table_that_is_not_there_is_told(pin_root: str) -> None:
     for use in (store.open, store.destroy):
-        with pytest.raises(UsageError, match=r"port table lan: there is no port table lan$"):
+        with pytest.raises(UsageError, match=r"port table lan: there is no port table lan\n"):
             use("lan", pin_root=pin_root)
     with (
-        pytest.raises(UsageError, match=r"look: there is no port table lan$"),
+        pytest.raises(UsageError, match=r"look: there is no port table lan\n"),
         store.locked("lan", "look", pin_root=pin_root),
     ):
         pass
-    with pytest.raises(UsageError, match=r"look for the port of eth0: there is no port table lan$"):
+    with pytest.raises(
+        UsageError, match=r"look for the port of eth0: there is no port table lan\n"
+    ):
         store.find(INTERFACE, pin_root=pin_root, table="lan")
 
 
@@ -184,7 +186,7 @@ def test_a_table_that_was_destroyed_is_not_changed_under_the_name_of_another(
     lan: store.Store,
 ) -> None:
     store.destroy("lan", pin_root=lan.pin_root)
-    with pytest.raises(UsageError, match=r"read port table lan: there is no port table lan$"):
+    with pytest.raises(UsageError, match=r"read port table lan: there is no port table lan\n"):
         lan.read()
     with store.create("lan", pin_root=lan.pin_root) as another:
         with pytest.raises(UsageError, match="was destroyed, and created anew, meanwhile"):
@@ -384,7 +386,7 @@ def test_a_program_that_is_no_egress_program_is_told_so(lan: store.Store, veth: 
 def test_an_interface_is_found_by_where_it_is(lan: store.Store) -> None:
     root = lan.pin_root
     assert store.find(INTERFACE, pin_root=root) == (store.Membership("lan", 2, "uplink"),)
-    for other in (replace(INTERFACE, index=4), replace(INTERFACE, netns_cookie=1)):
+    for other in (replace(INTERFACE, index=4, name="eth1"), replace(INTERFACE, netns_cookie=1)):
         assert store.find(other, pin_root=root) == ()
         assert store.find(other, pin_root=root, table="lan") == ()
     with store.create("wan", pin_root=root) as wan:
@@ -399,8 +401,62 @@ def test_an_interface_is_not_taken_for_one_that_had_its_index(lan: store.Store) 
     gone = Port(1, "old", replace(ETH0, name="gone0"))
     write(lan, replace(TABLE, ports=(gone, PORT)))
     assert store.find(INTERFACE, pin_root=lan.pin_root) == (store.Membership("lan", 2, "uplink"),)
-    renamed = replace(INTERFACE, name="eth9")
+    stranger = replace(INTERFACE, name="eth9", mac=b"\2\0\0\0\0\2")
+    assert store.find(stranger, pin_root=lan.pin_root) == ()
+    renamed = replace(INTERFACE, name="eth9", mac=ETH0.mac)
     assert {each.number for each in store.find(renamed, pin_root=lan.pin_root)} == {1, 2}
+
+
+def test_addresses_of_zeros_tell_no_interface_from_another(lan: store.Store) -> None:
+    write(lan, replace(TABLE, ports=(replace(PORT, interface=replace(ETH0, mac=bytes(6))),)))
+    stranger = replace(INTERFACE, name="eth9", mac=bytes(6))
+    assert store.find(stranger, pin_root=lan.pin_root) == ()
+
+
+def test_an_interface_that_was_made_anew_is_the_port_once_that_is_followed(
+    lan: store.Store, veth: Veth
+) -> None:
+    seen = veth.interface
+    known = Identity(seen.name, seen.index + 1000, seen.netns_cookie, veth.netns, b"\2", "veth")
+    write(lan, replace(TABLE, ports=(replace(PORT, interface=known),)))
+    for table in (None, "lan"):
+        assert store.find(seen, pin_root=lan.pin_root, table=table) == (
+            store.Membership("lan", 2, "uplink", is_followed=False),
+        )
+    # The name is not enough where two ports had it,
+    write(lan, replace(TABLE, ports=(Port(1, "other", known), replace(PORT, interface=known))))
+    assert store.find(seen, pin_root=lan.pin_root) == ()
+    # or where the port's interface is still there, and was renamed.
+    peer = resolve(veth.peer, netns=veth.peer_netns)
+    renamed = replace(known, ifindex=peer.index, mac=peer.mac, netns_cookie=peer.netns_cookie)
+    write(lan, replace(TABLE, ports=(replace(PORT, interface=renamed),)))
+    assert store.find(replace(seen, netns=veth.peer_netns), pin_root=lan.pin_root) == ()
+
+
+def test_a_table_is_told_from_one_that_had_its_name(lan: store.Store) -> None:
+    root = lan.pin_root
+    assert store.incarnations(root) == {"lan": lan.incarnation}
+    store.destroy("lan", pin_root=root)
+    assert store.incarnations(root) == {}
+    with store.create("lan", pin_root=root) as other:
+        assert store.incarnations(root) == {"lan": other.incarnation}
+        assert other.incarnation != lan.incarnation
+
+
+def test_a_table_that_did_not_change_is_decoded_and_its_sets_are_opened_once(
+    lan: store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lan, replace(TABLE, sets=(PortSet("guests", frozenset()),)))
+    decode, open_pinned = Mock(wraps=wire.decode), Mock(wraps=maps.open_pinned)
+    monkeypatch.setattr(record, "decode", decode)
+    monkeypatch.setattr(maps, "open_pinned", open_pinned)
+    first = lan.read()
+    assert lan.read() is first
+    store.find(INTERFACE, pin_root=lan.pin_root)
+    assert (decode.call_count, open_pinned.call_count) == (1, 1)
+    write(lan, replace(TABLE, sets=(PortSet("guests", frozenset({2})),)))
+    assert lan.read().sets == (PortSet("guests", frozenset({2})),)
+    assert decode.call_count == 2
 
 
 def test_where_there_is_no_table_nothing_is_found_and_nothing_made(pin_root: str) -> None:
@@ -617,7 +673,7 @@ def test_a_folder_in_the_place_of_a_record_is_told(lan: store.Store) -> None:
 
 
 def test_another_tables_record_is_none(lan: store.Store) -> None:
-    record.write(lan.folder, encode(replace(TABLE, name="wan")), "write")
+    record.write(lan.folder, wire.encode(replace(TABLE, name="wan")), "write")
     with pytest.raises(RequirementUnmet, match="damaged: its record is that of table wan"):
         store.find(INTERFACE, pin_root=lan.pin_root)
 
@@ -680,7 +736,7 @@ def test_who_waits_for_a_table_that_is_destroyed_finds_none(
             child = killing.fork(change)
             opened.destroy()
         os.waitpid(child, 0)
-    assert said == ["change it: there is no port table lan"]
+    assert said[0] == "change it: there is no port table lan"
 
 
 def test_a_reader_without_the_lock_meets_only_tables_that_were_written(

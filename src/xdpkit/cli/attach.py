@@ -74,13 +74,20 @@ def command(
     from xdpkit.hook.place import Place
 
     spec = wanted.read(f"attach {wanted.object_path} to {iface}")
-    change = prepare_add(
-        Place(iface, settings.netns, pin_root),
-        spec,
-        queues=queues,
-        mode=modes,
-        via=Via.NETLINK if netlink else None,
-        **wanted.terms,
+    change = changing.following(
+        lambda: prepare_add(
+            Place(iface, settings.netns, pin_root),
+            spec,
+            queues=queues,
+            mode=modes,
+            via=Via.NETLINK if netlink else None,
+            **wanted.terms,
+        ),
+        settings,
+        iface,
+        table=wanted.table,
+        pin_root=pin_root,
+        dry_run=dry_run,
     )
     if wanted.force:
         overridden(change.negotiation)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +24,7 @@ from xdpkit.cli.options import (
 )
 from xdpkit.cli.render import emit, emit_json, message, printable
 from xdpkit.cli.undoing import undoing
+from xdpkit.errors import RequirementUnmet
 
 if TYPE_CHECKING:
     from xdpkit.hook import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from xdpkit.obj import ProgramSpec
 
     Change = Add | AddBeside | Replace | ReplaceWithin | Delete | DeleteFrom
+
+_Prepared = TypeVar("_Prepared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,54 @@ def takes_program(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         gathering = option(gathering)
     return gathering
+
+
+def following(
+    prepare: Callable[[], _Prepared],
+    settings: Settings,
+    iface: str,
+    *,
+    table: str | None,
+    pin_root: str,
+    dry_run: bool,
+) -> _Prepared:
+    """Return a change that was prepared, if need be after the port tables have followed.
+
+    An interface that was made anew is a port again only then.
+
+    Args:
+        prepare: prepares the change.
+        iface: the interface. table: the port table that is meant, if one is.
+        dry_run: whether nothing may be changed.
+
+    Raises:
+        XdpkitError: it cannot be prepared, or a table cannot follow.
+    """
+    try:
+        return prepare()
+    except RequirementUnmet:
+        if dry_run or not follow(settings, iface, table=table, pin_root=pin_root):
+            raise
+    return prepare()
+
+
+def follow(settings: Settings, iface: str, *, table: str | None, pin_root: str) -> bool:
+    """Have the port tables follow that do not know an interface as it is now.
+
+    Returns whether there are any. What has changed is said on standard error.
+
+    Raises:
+        XdpkitError: a table cannot follow.
+    """
+    from xdpkit.hook.ports import unfollowed
+
+    names = unfollowed(iface, netns=settings.netns, pin_root=pin_root, table=table)
+    for name in names:
+        from xdpkit.ports import PortTable
+
+        with PortTable.open(name, pin_root=pin_root) as opened:
+            notes(printable(str(change)) for change in opened.follow())
+    return bool(names)
 
 
 def is_whole(change: Change) -> bool:

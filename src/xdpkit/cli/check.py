@@ -27,6 +27,7 @@ from xdpkit.errors import RequirementUnmet, UsageError
 
 if TYPE_CHECKING:
     from xdpkit.capabilities import Device
+    from xdpkit.negotiation import Negotiation
 
 _MOST_BYTES = 16 << 20
 
@@ -77,27 +78,40 @@ def command(
 ) -> None:
     """Show what a program needs, and whether an interface offers it. Nothing is loaded.
 
+    A port table that has not noticed yet that the interface was made anew does so now.
+
     The exit status is 3 if something is refused, unless the policy is 'report'.
     """
     from xdpkit.hook import Mode
     from xdpkit.hook.check import check
     from xdpkit.negotiation import Policy
     from xdpkit.obj import read
+    from xdpkit.requirements.context import is_of_ports
 
     iface, object_path = _split(places, profile_name)
     obj = read(object_path)
     spec = choose_program(obj, program_name, what=f"check {object_path}")
     assign(obj, assignments)
-    negotiation = check(
-        spec,
-        _profile(profile_name) if profile_name is not None else iface,
-        mode=Mode.parse(mode),
-        policy=Policy(policy),
-        targets=targets,
-        netns=settings.netns,
-        ports=table,
-        pin_root=pin_root,
-    )
+
+    def negotiate() -> Negotiation:
+        return check(
+            spec,
+            _profile(profile_name) if profile_name is not None else iface,
+            mode=Mode.parse(mode),
+            policy=Policy(policy),
+            targets=targets,
+            netns=settings.netns,
+            ports=table,
+            pin_root=pin_root,
+        )
+
+    negotiation = negotiate()
+    lacks_port = any(is_of_ports(each.requirement.capability) for each in negotiation.refused)
+    if lacks_port and profile_name is None:
+        from xdpkit.cli.changing import follow
+
+        if follow(settings, iface, table=table, pin_root=pin_root):
+            negotiation = negotiate()
     if settings.json:
         emit_json(negotiation.to_dict(), pretty=settings.pretty)
     else:

@@ -60,12 +60,19 @@ def command(
     from xdpkit.hook.place import Place
 
     spec = wanted.read(f"replace the program on {iface}")
-    change = prepare_replace(
-        Place(iface, settings.netns, pin_root),
-        spec,
-        queues=queues,
-        expected=expect,
-        **wanted.terms,
+    change = changing.following(
+        lambda: prepare_replace(
+            Place(iface, settings.netns, pin_root),
+            spec,
+            queues=queues,
+            expected=expect,
+            **wanted.terms,
+        ),
+        settings,
+        iface,
+        table=wanted.table,
+        pin_root=pin_root,
+        dry_run=dry_run,
     )
     if wanted.force:
         overridden(change.negotiation)

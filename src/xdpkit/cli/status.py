@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from xdpkit.cli.command import Settings, pass_settings, subcommand
@@ -11,6 +11,7 @@ from xdpkit.cli.naming import full_name, held_by
 from xdpkit.cli.options import interface_argument, pin_root_option
 from xdpkit.cli.queues import served
 from xdpkit.cli.render import Column, emit, emit_json, message, table, width
+from xdpkit.errors import MissingPrivilege, RequirementUnmet
 
 if TYPE_CHECKING:
     from xdpkit.hook import AttachedProgram, HookStatus
@@ -45,7 +46,7 @@ def command(settings: Settings, iface: str | None, pin_root: str) -> None:
 
         emit(line for hook in hooks for line in details(hook, pin_root))
     elif hooks:
-        emit(_overview(hooks))
+        emit(_overview(hooks, _tables(hooks, pin_root)))
     else:
         place = (
             f"network namespace {settings.netns}" if settings.netns else "this network namespace"
@@ -58,7 +59,20 @@ def command(settings: Settings, iface: str | None, pin_root: str) -> None:
             message(note)
 
 
-def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
+def _tables(hooks: tuple[HookStatus, ...], pin_root: str) -> Mapping[str, int] | None:
+    """Return what tells the port tables of now from others of their names; None: not known."""
+    found = (each for hook in hooks for each in (*hook.attached, *hook.programs))
+    if not any(each.record is not None and each.record.record.port for each in found):
+        return None
+    from xdpkit.tables import store
+
+    try:
+        return store.incarnations(pin_root)
+    except (MissingPrivilege, RequirementUnmet):
+        return None
+
+
+def _overview(hooks: tuple[HookStatus, ...], tables: Mapping[str, int] | None) -> Iterator[str]:
     return table(
         [
             Column("interface"),
@@ -79,7 +93,7 @@ def _overview(hooks: tuple[HookStatus, ...]) -> Iterator[str]:
                 str(found.program.id),
                 full_name(found) or "",
                 found.program.tag or "",
-                _port(found),
+                _port(found, tables),
                 holder(found),
                 _state(found) or _state(on_hook),
             ]
@@ -98,10 +112,14 @@ def _programs(found: AttachedProgram) -> list[tuple[AttachedProgram, str]]:
     return served(found.members) or [(found, "none" if found.are_members_known else "?")]
 
 
-def _port(found: AttachedProgram) -> str:
+def _port(found: AttachedProgram, tables: Mapping[str, int] | None) -> str:
     """Return what it was told of a port table: "port 2 (eth1) of table lan"."""
     port = found.record.record.port if found.record is not None else None
-    return str(port) if port is not None else ""
+    if port is None:
+        return ""
+    from xdpkit.hook.ports import is_gone
+
+    return f"{port} that is gone" if tables is not None and is_gone(port, tables) else str(port)
 
 
 def holder(found: AttachedProgram) -> str:

@@ -18,7 +18,6 @@ from xdpkit.hook import pins as pinned
 from xdpkit.hook import revert, scope
 from xdpkit.hook.holding import as_held, exchanged, hearing, set_program
 from xdpkit.hook.inherited import Inheritance
-from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import Coming
@@ -161,11 +160,11 @@ class Add:
             RequirementUnmet: there is none.
         """
         results = [(mode, via, self._request.negotiate(mode, via)) for mode, via in tries]
+        allowed = [each for each in results if each[2].is_allowed]
+        self._request.require_allowed((allowed or results)[0][2])
+        self._note(self._request.note_on_port())
         if self._request.force:
             return results
-        allowed = [each for each in results if each[2].is_allowed]
-        if not allowed:
-            self._request.require_allowed(results[0][2])
         for mode, _, result in results[: results.index(allowed[0])]:
             self._note(f"not in {mode.value} mode: {result.refused[0].why}")
         return allowed
@@ -299,17 +298,7 @@ class Add:
                 during.enter_context(request.port_kept())
                 link, pin = self._put(coming, inherited, mode, via)
             members = contextlib.ExitStack()
-            if not request.force:
-                members.enter_context(
-                    negotiate_members(
-                        loaded.maps,
-                        self.interface,
-                        mode,
-                        request.policy,
-                        ports=request.table,
-                        pin_root=request.pin_root,
-                    )
-                )
+            members.enter_context(request.members_held(loaded, mode))
             return XdpProg(
                 place=self._place,
                 interface=self.interface,

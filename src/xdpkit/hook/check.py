@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import UsageError, XdpkitError
 from xdpkit.hook.mode import Mode
-from xdpkit.hook.ports import PortsOf, name_of
+from xdpkit.hook.ports import PortsOf, table_of
 from xdpkit.interfaces import device_of, resolve
 from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.negotiation import Negotiation, Policy, Target, negotiate
@@ -73,6 +73,7 @@ def check(
         ObjectFormatError: the program or its declarations are malformed.
         RequirementUnmet: the kernel's types give no usable answer to a CO-RE relocation.
     """
+    root = os.fsdecode(pin_root)
     return look(
         program,
         device,
@@ -82,8 +83,8 @@ def check(
         maps=maps,
         netns=netns,
         by_link=by_link,
-        ports=ports,
-        pin_root=pin_root,
+        table=table_of(ports, f"check {program.name}", root),
+        pin_root=root,
     ).negotiation
 
 
@@ -111,11 +112,14 @@ def look(
     maps: Mapping[str, Map] | None,
     netns: str | None,
     by_link: bool,
-    ports: PortsOf | None,
-    pin_root: str | os.PathLike[str],
+    table: str | None,
+    pin_root: str,
 ) -> Checked:
-    """Hold a program against a device. Arguments and errors are those of :func:`check`."""
-    table = name_of(ports, f"check {program.name}")
+    """Hold a program against a device. Arguments and errors are those of :func:`check`.
+
+    Args:
+        table: the name of the port table that is meant.
+    """
     mode = Mode.parse(mode or Mode.NATIVE)
     is_live = not isinstance(device, Device)
     requirements = _needs(program, is_live, maps or {})
@@ -123,9 +127,7 @@ def look(
     kernel: dict[str, Finding] = {}
     standing = None
     if not isinstance(device, Device):
-        standing = _standing(
-            program, device, requirements, netns, table, os.fsdecode(pin_root), maps or {}
-        )
+        standing = _standing(program, device, requirements, netns, table, pin_root, maps or {})
         device = device_of(device, mode=mode.value, netns=netns)
         kernel = _kernel(requirements, by_link)
         named += _constant_targets(requirements, netns)
@@ -200,7 +202,7 @@ def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Ma
     if spec is None:
         # Frags waive the MTU's limit, and whether it takes them is not known either.
         anything = [Requirement("frags", optional=True), Requirement("action-any")]
-        if loaded is not None and _reads_its_port(loaded):
+        if loaded is not None and _may_need_a_port(loaded):
             anything.append(Requirement("port-index"))
         return Requirements(program.name, tuple(anything), notes=(_NOT_FOLLOWED,))
     open_maps: AbstractSet[str] = given.keys()
@@ -219,10 +221,10 @@ def _needs(program: ProgramSpec | Program, is_live: bool, given: Mapping[str, Ma
         return needs_of(spec, types, open_maps=open_maps)
 
 
-def _reads_its_port(program: Program) -> bool:
-    from xdpkit.hook.given import given_to
+def _may_need_a_port(program: Program) -> bool:
+    from xdpkit.hook.given import reading_of
 
-    return any("port_index" in given.fields for given in given_to(program))
+    return reading_of(program).may_need_a_port
 
 
 def _needs_of_loaded(

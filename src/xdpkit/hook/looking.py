@@ -303,21 +303,27 @@ def _links() -> tuple[dict[tuple[int, int], list[int]] | None, str | None]:
     An index counts in a namespace that the kernel does not name here: there can be several.
     """
     try:
-        found, unopened = _list_links()
+        found, unopened = list_links()
         for _ in range(_LOOKS):
             if not unopened:
                 return found, None
             # One that has gone holds nothing; one that is half made is still there another time.
             before = unopened
-            found, unopened = _list_links()
+            found, unopened = list_links()
             unopened &= before
     except (MissingPrivilege, KernelRefused) as error:
         return None, f"links cannot be looked up: {error.cause}"
     return found, "a link is being made at this moment" if unopened else None
 
 
-def _list_links() -> tuple[dict[tuple[int, int], list[int]], set[int]]:
-    """Return the XDP links, and the ids of those that could not be opened."""
+def list_links() -> tuple[dict[tuple[int, int], list[int]], set[int]]:
+    """Return the ids of all XDP links by (ifindex, program id), and of those that cannot be opened.
+
+    The index of a link that holds its program nowhere any more is 0.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
     found: dict[tuple[int, int], list[int]] = {}
     unopened = set()
     for link_id in bpf.ids(ObjectKind.LINK):

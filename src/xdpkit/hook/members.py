@@ -9,15 +9,15 @@ code, which takes fewer actions than a driver does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer, Device, Finding
 from xdpkit.errors import KernelRefused, MissingPrivilege, UsageError
 from xdpkit.hook.mode import Mode
-from xdpkit.interfaces import Interface
+from xdpkit.interfaces import Interface, resolve
 from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
@@ -90,28 +90,21 @@ def negotiate_members(
     *,
     ports: str | None = None,
     pin_root: str = DEFAULT_ROOT,
+    cookie: int | None = None,
 ) -> Iterator[None]:
     """Meanwhile, hold each program put into one of these maps against where it will run.
 
-    Putting it there raises :class:`~xdpkit.errors.RequirementUnmet` where it is refused. A map of
-    a program that is on several hooks has to suit all of them.
+    Putting it there raises :class:`~xdpkit.errors.RequirementUnmet` where it is refused, and
+    :class:`~xdpkit.errors.UsageError` where a program array would run one that was loaded with
+    another cookie (None: any will do). A map of a program that is on several hooks has to suit all
+    of them.
     """
     added = []
     for name, found in maps.items():
         if found.type == MapType.PROG_ARRAY or found.type in _REFUSED_IN:
-            hold = partial(
-                _hold,
-                found,
-                f"{name} of {interface.name}",
-                interface,
-                mode,
-                policy,
-                ports,
-                pin_root,
-            )
-            vet = partial(_vet, found, hold)
-            found.vets.append(vet)
-            added.append((found, vet))
+            entry = _Entry(found, name, interface, mode, policy, ports, pin_root, cookie)
+            found.vets.append(entry.vet)
+            added.append((found, entry.vet))
     try:
         yield
     finally:
@@ -119,53 +112,74 @@ def negotiate_members(
             found.vets.remove(vet)
 
 
-def _vet(target: Map, hold: Callable[[Program], None], value: object) -> None:
-    from xdpkit.kernel import Program
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of a map, for a program; the arguments are those of :func:`negotiate_members`."""
 
-    member = getattr(value, "program", value)
-    # A bare number is a program's descriptor here, and an interface or a queue's length elsewhere.
-    names_program = target.type == MapType.PROG_ARRAY
-    if isinstance(member, Program):
-        hold(member)
-    elif isinstance(member, int) and member and (names_program or member is not value):
-        with Program(Fd.duplicate(member)) as opened:
-            hold(opened)
+    target: Map
+    name: str
+    interface: Interface
+    mode: Mode
+    policy: Policy | None
+    ports: str | None
+    pin_root: str
+    cookie: int | None
 
+    def vet(self, value: object) -> None:
+        """Refuse a value with a program that does not fit."""
+        from xdpkit.kernel import Program
 
-def _hold(
-    target: Map,
-    where: str,
-    interface: Interface,
-    mode: Mode,
-    policy: Policy | None,
-    ports: str | None,
-    pin_root: str,
-    program: Program,
-) -> None:
-    from xdpkit.hook.check import check
-    from xdpkit.negotiation import Policy, refusal
+        member = getattr(value, "program", value)
+        # A bare number is a program's descriptor here, and an interface or a queue's length
+        # elsewhere.
+        names_program = self.target.type == MapType.PROG_ARRAY
+        if isinstance(member, Program):
+            self._hold(member)
+        elif isinstance(member, int) and member and (names_program or member is not value):
+            with Program(Fd.duplicate(member)) as opened:
+                self._hold(opened)
 
-    place: Device | int = interface.index
-    netns = interface.netns
-    if target.type in _REFUSED_IN:
-        place, netns = _kernel_code(MapType(target.type)), None
-    try:
-        result = check(
+    def _hold(self, program: Program) -> None:
+        from xdpkit.hook.check import look
+        from xdpkit.hook.given import require_cookie
+        from xdpkit.negotiation import refusal
+
+        what = f"put {program.name} into {self.name} of {self.interface.name}"
+        place: Device | int = self.interface.index
+        netns = self.interface.netns
+        is_tail_called = self.target.type == MapType.PROG_ARRAY
+        if not is_tail_called:
+            place, netns = _kernel_code(MapType(self.target.type)), None
+        elif not _is_there(self.interface):
+            # The program runs nowhere.
+            return
+        result = look(
             program,
             place,
-            mode=mode,
-            policy=policy or Policy.DEFAULT,
+            mode=self.mode,
+            policy=self.policy,
+            targets=(),
+            maps=None,
             netns=netns,
-            ports=ports,
-            pin_root=pin_root,
+            by_link=True,
+            table=self.ports,
+            pin_root=self.pin_root,
+        ).negotiation
+        if not result.is_allowed:
+            raise refusal(result, what)
+        if is_tail_called:
+            if self.cookie is not None:
+                require_cookie(program, self.cookie, what, remedy="load it with that cookie")
+            _keep_image(program)
+
+
+def _is_there(interface: Interface) -> bool:
+    try:
+        return resolve(interface.index, netns=interface.netns).netns_cookie == (
+            interface.netns_cookie
         )
     except UsageError:
-        # The interface has gone, and the program runs nowhere.
-        return
-    if not result.is_allowed:
-        raise refusal(result, f"put {program.name} into {where}")
-    if target.type == MapType.PROG_ARRAY:
-        _keep_image(program)
+        return False
 
 
 def _keep_image(program: Program) -> None:

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of ports and the hook: which table is meant, and what its port's programs are told."""
+"""Tables of ports and the hook: which table is meant, and which programs rely on its ports."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from xdpkit.errors import HookBusy, UsageError
+from xdpkit.errors import HookBusy, MissingPrivilege, UsageError, XdpkitError
 from xdpkit.kernel.folder import DEFAULT_ROOT
 
 if TYPE_CHECKING:
-    from xdpkit.hook.record import PortOf
-    from xdpkit.hook.standing import Standing
-    from xdpkit.hook.state import AttachedProgram
+    from xdpkit.hook.record import PortOf, StoredRecord
     from xdpkit.interfaces import Interface
-    from xdpkit.kernel import Context, Map
+    from xdpkit.interfaces.namespaces import Reachable
 
 
 class Named(Protocol):
@@ -29,115 +28,208 @@ PortsOf = str | Named
 """A port table, or its name."""
 
 
-def name_of(ports: PortsOf | None, what: str) -> str | None:
+def table_of(ports: PortsOf | None, what: str, pin_root: str) -> str | None:
     """Return the name of the table that is meant, None where none is named.
 
+    Whether or not a program asks for it: who names a table means one that there is.
+
     Raises:
-        UsageError: it is no name.
+        UsageError: it is no name, or there is no such table.
+        RequirementUnmet: all tables are hidden, or somebody else made the folder.
     """
     name = ports if ports is None or isinstance(ports, str) else getattr(ports, "name", None)
     if ports is not None and not isinstance(name, str):
         raise UsageError(what, cause="ports= is a port table, or its name")
+    if name is not None:
+        from xdpkit.tables import store
+
+        # Who may not look is told so if the program asks for it.
+        with contextlib.suppress(MissingPrivilege):
+            store.require(name, what, pin_root=pin_root)
     return name
 
 
-def context_of(
-    standing: Standing | None, cookie: int, pin_root: str, resources: contextlib.ExitStack
-) -> tuple[Context, Mapping[str, Map]]:
-    """Return what a program is to be loaded with: its context, and the maps of its table.
+def unfollowed(
+    iface: str | int,
+    *,
+    netns: str | None = None,
+    pin_root: str = DEFAULT_ROOT,
+    table: str | None = None,
+) -> tuple[str, ...]:
+    """Return the tables that have an interface as a port once they have followed it.
 
-    The maps are open as long as the resources: they are the loaded program's, too.
+    None where that cannot be seen: what needs a table says why.
 
-    Raises:
-        UsageError: the table has gone.
-        MissingPrivilege: tables are root's.
+    Args:
+        iface, netns: the interface, as for :func:`xdpkit.interfaces.resolve`.
+        table: the one that counts; None: all.
     """
-    from xdpkit.context import NO_PORT
-    from xdpkit.kernel import Context
-
-    if standing is None:
-        return Context(cookie=cookie), {}
-    if standing.unseen is not None:
-        # It may be a port all the same, and must not be told that it is none.
-        raise standing.unseen
-    if standing.port is None:
-        # It was forced, or does without.
-        return Context(port_index=NO_PORT if standing.is_told else None, cookie=cookie), {}
+    from xdpkit.interfaces import resolve
     from xdpkit.tables import store
 
-    table = resources.enter_context(store.open(standing.port.table, pin_root=pin_root))
-    number = standing.port.number if standing.is_told else None
-    return Context(port_index=number, cookie=cookie), table.maps()
+    try:
+        found = store.find(resolve(iface, netns=netns), pin_root=pin_root, table=table)
+    except XdpkitError:
+        return ()
+    return tuple(each.table for each in found if not each.is_followed)
 
 
-@contextlib.contextmanager
-def kept(
-    standing: Standing | None, interface: Interface, pin_root: str, what: str
-) -> Iterator[None]:
-    """Keep others from giving away the port that a program has in its instructions, meanwhile.
+def is_gone(port: PortOf, incarnations: Mapping[str, int]) -> bool:
+    """Whether the table that a program was told of is certainly gone.
 
-    Raises:
-        HookBusy: the interface is that port no longer.
+    Args:
+        port: what it was told. incarnations: :func:`xdpkit.tables.store.incarnations`.
     """
-    if standing is None or standing.port is None or not standing.is_told:
-        yield
-        return
-    from xdpkit.hook.standing import describe
-    from xdpkit.tables import store
-
-    port = standing.port
-    with store.locked(port.table, what, pin_root=pin_root):
-        if port not in store.find(interface, pin_root=pin_root, table=port.table):
-            raise HookBusy(
-                what,
-                cause=f"{interface.name} was {describe(port)}, and is not any more",
-                remedy="try it again",
-            )
-        yield
+    return bool(port.table_id) and incarnations.get(port.table) != port.table_id
 
 
-def constant_ports(interface: Interface, *, pin_root: str = DEFAULT_ROOT) -> tuple[PortOf, ...]:
-    """Return the ports that programs on an interface have in their instructions, each once.
+@dataclass(frozen=True, slots=True)
+class User:
+    """A program on a hook that was told something of a port table.
 
-    Those of RX queues count, and one that comes back if a change is not confirmed.
+    Attributes:
+        id, name: the program.
+        interface: the interface's name, as it is now where it was found, else as it was.
+        port: what the program was told.
+        comes_back: whether it is not on the hook now, and comes back if a change is not confirmed.
+    """
+
+    id: int
+    name: str
+    interface: str
+    port: PortOf
+    comes_back: bool
+
+    def __str__(self) -> str:
+        """Return it as a phrase: "program 12 (forward) on eth1"."""
+        text = f"program {self.id} ({self.name}) on {self.interface}"
+        return f"{text}, which comes back unless a change is confirmed" if self.comes_back else text
+
+
+def users_of(
+    table: str, number: int | None = None, *, pin_root: str = DEFAULT_ROOT
+) -> tuple[User, ...]:
+    """Return the programs that were told a port of a table, or that they use the table.
+
+    Wherever their interface is now, and whichever port that is. One that may be where nobody can
+    look counts. A table that had the name before is another one. Takes no lock.
+
+    Args:
+        table: the table's name.
+        number: the port that they have in their instructions; None: whatever they were told.
+        pin_root: where the table is kept.
 
     Raises:
+        UsageError: there is no such table.
+        RequirementUnmet: it is damaged.
         MissingPrivilege: it takes CAP_SYS_ADMIN to look at programs.
     """
-    from xdpkit.hook.looking import examine
-    from xdpkit.hook.pins import Pins
+    from xdpkit.tables import store
 
-    (found,) = examine([interface], Pins(pin_root), with_members=True)
-    hook = interface.netns_cookie, interface.index
-    told = [port for each in (*found.attached, *found.programs) for port in _told(each, hook)]
-    return tuple(dict.fromkeys(port for port in told if port.number is not None))
+    with store.open(table, pin_root=pin_root) as opened:
+        table_id = opened.incarnation
+    written = list(_records())
+    told = [
+        (program, stored, port)
+        for program, stored in written
+        if (port := stored.record.port) is not None
+        and (port.table, port.table_id) == (table, table_id)
+        and number in (None, port.number)
+    ]
+    if not told:
+        return ()
+    from xdpkit.interfaces.namespaces import reachable
+
+    places = reachable()
+    on_hooks = _on_hooks(places)
+    linked = _linked()
+    before = [stored.record.reverts_to for _, stored in written if stored.record.revert_at]
+    returning = set(_with_members(filter(None, before)))
+    found = (
+        User(
+            program,
+            stored.record.program,
+            _called(stored, on_hooks.get(program, ())),
+            port,
+            comes_back=program in returning and program not in on_hooks,
+        )
+        for program, stored, port in told
+        if program in on_hooks
+        or program in returning
+        or program in linked
+        or _may_be_hidden(stored, places)
+    )
+    return tuple(dict.fromkeys(found))
 
 
-def _told(attached: AttachedProgram, hook: tuple[int, int]) -> Iterator[PortOf]:
-    record = attached.record.record if attached.record is not None else None
-    if record is None:
-        return
-    if record.port is not None:
-        yield record.port
-    if record.revert_at and record.reverts_to:
-        yield from _told_before(record.reverts_to, hook)
+def _called(stored: StoredRecord, seen: Sequence[Interface]) -> str:
+    """Return the name of the interface that a program is on, as far as it was seen."""
+    for each in seen:
+        if (each.netns_cookie, each.index) == stored.record.hook:
+            return each.name
+    return seen[0].name if seen else stored.record.interface
 
 
-def _told_before(number: int, hook: tuple[int, int]) -> Iterator[PortOf]:
-    """Yield what a program was told that may come back, or what those were that it runs."""
-    from xdpkit.hook import records, roots
-    from xdpkit.hook.looking import root_of
+def _records() -> Iterator[tuple[int, StoredRecord]]:
+    """Yield what is written down with all XDP programs, with their ids."""
+    from xdpkit.hook import records
     from xdpkit.syscalls import bpf
     from xdpkit.syscalls.bpf import ObjectKind
+    from xdpkit.uapi.bpf import ProgType
 
-    root = root_of(number)
-    numbers = {number}
-    if root is not None:
-        numbers = set(roots.members_of(root, "see which ports its programs were told").values())
-    for each in sorted(numbers):
-        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, each)
-        if descriptor is not None:
-            with descriptor:
-                found = records.find(descriptor.fileno(), netns_cookie=hook[0], ifindex=hook[1])
-            if found is not None and found.record.port is not None:
-                yield found.record.port
+    for number in bpf.ids(ObjectKind.PROGRAM):
+        descriptor = bpf.fd_by_id(ObjectKind.PROGRAM, number)
+        if descriptor is None:
+            continue
+        with descriptor:
+            info, map_ids = bpf.prog_info(descriptor.fileno())
+        if info.type == ProgType.XDP:
+            for stored in records.find_in(map_ids):
+                yield number, stored
+
+
+def _on_hooks(places: Reachable) -> dict[int, list[Interface]]:
+    """Return the interfaces of each program on a hook, those for RX queues included, by its id."""
+    from xdpkit.hook.homes import ids_on
+    from xdpkit.interfaces import list_all
+
+    found: dict[int, list[Interface]] = {}
+    for place in places.values():
+        try:
+            interfaces = list_all(netns=place.netns)
+        except (UsageError, MissingPrivilege):
+            # It ended meanwhile.
+            continue
+        for each in interfaces:
+            numbers = [number for number in ids_on(each) if number is not None]
+            for number in _with_members(numbers):
+                found.setdefault(number, []).append(each)
+    return found
+
+
+def _linked() -> set[int]:
+    """Return the programs on hooks by links, also where nobody can look."""
+    from xdpkit.hook.looking import list_links
+
+    links, _ = list_links()
+    return set(_with_members(number for ifindex, number in links if ifindex))
+
+
+def _with_members(numbers: Iterable[int]) -> Iterator[int]:
+    """Yield programs, and those that they run for RX queues."""
+    from xdpkit.hook import roots
+    from xdpkit.hook.looking import root_of
+
+    for number in numbers:
+        yield number
+        root = root_of(number)
+        if root is not None:
+            try:
+                yield from roots.members_of(root, "see which programs rely on ports").values()
+            except HookBusy:
+                # It has gone meanwhile.
+                continue
+
+
+def _may_be_hidden(stored: StoredRecord, places: Reachable) -> bool:
+    return places.unseen > 0 and stored.record.netns_cookie not in places

@@ -26,7 +26,6 @@ from xdpkit.hook import revert, roots, scope, seats
 from xdpkit.hook.delete import Delete, Detached
 from xdpkit.hook.holding import exchanged, open_program
 from xdpkit.hook.inherited import Inheritance
-from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Mode, Via
 from xdpkit.hook.opening import open_with_maps
 from xdpkit.hook.place import Place
@@ -285,6 +284,7 @@ class _Arrival(_Rearrangement, abc.ABC):
         """
         self.negotiation = self._request.negotiate(self.mode, self.via)
         self._request.require_allowed(self.negotiation)
+        self._note(self._request.note_on_port())
         self._note(self._place.pins.require_lasting(self.what, alternative=False))
         self._note(note_on_idle_queues(self.queues, self.interface))
 
@@ -346,17 +346,7 @@ class _Arrival(_Rearrangement, abc.ABC):
             with coming.forgotten_if_it_fails(), request.port_kept():
                 link_id = self._place_it(coming, revert_after)
             members = contextlib.ExitStack()
-            if not request.force:
-                members.enter_context(
-                    negotiate_members(
-                        loaded.maps,
-                        self.interface,
-                        self.mode,
-                        request.policy,
-                        ports=request.table,
-                        pin_root=request.pin_root,
-                    )
-                )
+            members.enter_context(request.members_held(loaded, self.mode))
             return XdpProg(
                 place=self._place,
                 interface=self.interface,

@@ -86,11 +86,14 @@ class PortOf:
         number: the port that its instructions have as ``port_index``; None: it looks its port up
             for each packet, or does not ask for it and uses the table's maps only.
         name: the port's name then, "" without a number.
+        table_id: what tells the table from others that had, or will have, its name: the id of its
+            map ``numbers``; 0: that was not written down.
     """
 
     table: str
     number: int | None = None
     name: str = ""
+    table_id: int = 0
 
     def __str__(self) -> str:
         """Return it in words: "port 2 (eth1) of table lan"."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Unpack
 from xdpkit.errors import UsageError
 from xdpkit.hook import revert
 from xdpkit.hook.inherited import Inheritance
-from xdpkit.hook.members import negotiate_members
 from xdpkit.hook.mode import Via
 from xdpkit.hook.place import Place
 from xdpkit.hook.placing import exchange
@@ -87,6 +86,7 @@ class Replace:
         self.negotiation = self._request.negotiate(self.present.mode, self.via)
         self._request.require_allowed(self.negotiation)
         self.notes: list[str] = []
+        self._note(self._request.note_on_port())
         # A process that holds the program for a block holds its maps, too.
         self._is_for_a_block = is_on(expected, self.interface) and expected.is_for_a_block
         self._keeps_maps = not self._is_for_a_block and self._request.needs_pins()
@@ -196,17 +196,7 @@ class Replace:
             if is_on(self._expected, self.interface):
                 link = self._expected.give_link()
             members = contextlib.ExitStack()
-            if not request.force:
-                members.enter_context(
-                    negotiate_members(
-                        loaded.maps,
-                        self.interface,
-                        self.present.mode,
-                        request.policy,
-                        ports=request.table,
-                        pin_root=request.pin_root,
-                    )
-                )
+            members.enter_context(request.members_held(loaded, self.present.mode))
             return XdpProg(
                 place=self._place,
                 interface=self.interface,

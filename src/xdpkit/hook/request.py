@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypedDict
 from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError, VerifierError
 from xdpkit.hook import refusals
 from xdpkit.hook.mode import Mode, Via
-from xdpkit.hook.ports import PortsOf, context_of, kept, name_of
+from xdpkit.hook.porting import context_of, kept, maps_of
+from xdpkit.hook.ports import PortsOf, table_of
 from xdpkit.interfaces import Interface
 from xdpkit.syscalls import bpf, netns
 from xdpkit.syscalls.bpf import NewMap
@@ -77,9 +78,10 @@ class Request:
         """Check what needs no look at the hook.
 
         Raises:
-            UsageError: it is no program for an interface.
+            UsageError: it is no program for an interface, or there is no such port table.
         """
         from xdpkit.hook.check import policy_of
+        from xdpkit.hook.given import require_cookie
         from xdpkit.kernel import Program
         from xdpkit.obj.spec import ProgramSpec
 
@@ -99,7 +101,7 @@ class Request:
                     raise UsageError(what, cause=purpose)
         if self.spec is not program and maps is not None:
             raise UsageError(what, cause="a loaded program has its maps already")
-        _require_cookie(program, cookie, what)
+        require_cookie(program, cookie, what)
         self.program = program
         self.interface = interface
         self.what = what
@@ -109,8 +111,9 @@ class Request:
         self.targets = targets
         self.force = force
         self.cookie = cookie
-        self.table = name_of(ports, what)
+        self.table = table_of(ports, what, pin_root)
         self._standing: Standing | None = None
+        self._table_maps: Mapping[str, int] = {}
 
     def needs_pins(self) -> bool:
         """Whether the program has maps that something has to hold beside it."""
@@ -134,10 +137,11 @@ class Request:
             maps=self.maps,
             netns=self.interface.netns,
             by_link=via is Via.LINK,
-            ports=self.table,
+            table=self.table,
             pin_root=self.pin_root,
         )
         self._standing = found.standing
+        self._table_maps = found.standing.maps if found.standing is not None else {}
         return found.negotiation
 
     @property
@@ -152,24 +156,51 @@ class Request:
         return f", {'with' if self.port.number is None else 'as'} {self.port}"
 
     def port_kept(self) -> contextlib.AbstractContextManager[None]:
-        """Keep others from giving away the port that the program is told, meanwhile.
+        """Keep others from changing what the program has of a port table, meanwhile.
 
         Raises:
-            HookBusy: the interface is that port no longer.
+            HookBusy: the interface is that port no longer, or the table or a set is another one.
         """
-        return kept(self._standing, self.interface, self.pin_root, self.what)
+        return kept(self._standing, self._table_maps, self.interface, self.pin_root, self.what)
+
+    def note_on_port(self) -> str | None:
+        """Return what there is to know of a program that does without a port; else None."""
+        return self._standing.note if self._standing is not None else None
 
     def require_allowed(self, negotiation: Negotiation) -> None:
         """Refuse a program that the interface certainly cannot serve, unless that was forced.
 
-        Raises:
-            RequirementUnmet: so it is.
-        """
-        if negotiation.is_allowed or self.force:
-            return
-        from xdpkit.negotiation import refusal
+        One that would be told that it has no port, though it has one, is refused even so.
 
-        raise refusal(negotiation, self.what)
+        Raises:
+            RequirementUnmet, UsageError: so it is.
+        """
+        from xdpkit.negotiation import refusal
+        from xdpkit.requirements.context import is_of_ports
+
+        if not (negotiation.is_allowed or self.force):
+            raise refusal(negotiation, self.what)
+        unclear = self._standing.unclear if self._standing is not None else None
+        if unclear is not None and any(
+            is_of_ports(each.requirement.capability) for each in negotiation.refused
+        ):
+            raise unclear.error(self.what)
+
+    def members_held(self, loaded: Program, mode: Mode) -> contextlib.AbstractContextManager[None]:
+        """Hold programs that are put into the program's maps against the interface, meanwhile."""
+        from xdpkit.hook.members import negotiate_members
+
+        if self.force:
+            return contextlib.nullcontext()
+        return negotiate_members(
+            loaded.maps,
+            self.interface,
+            mode,
+            self.policy,
+            ports=self.table,
+            pin_root=self.pin_root,
+            cookie=self.cookie,
+        )
 
     def load(self, mode: Mode, resources: contextlib.ExitStack) -> Program:
         """Return the program, loaded if it was not yet.
@@ -193,9 +224,10 @@ class Request:
     def _load(self, spec: ProgramSpec, mode: Mode, resources: contextlib.ExitStack) -> Program:
         from xdpkit import kernel
 
-        context, tables = context_of(self._standing, self.cookie, self.pin_root, resources)
-        shared = {name: each for name, each in tables.items() if name in spec.object.maps}
-        maps = {**shared, **(self.maps or {})}
+        context = context_of(self._standing, self.cookie)
+        maps, self._table_maps = maps_of(
+            spec, self._standing, self.maps or {}, self.pin_root, self.what, resources
+        )
         if mode is not Mode.OFFLOAD:
             return kernel.load(spec, maps=maps, pin_root=self.pin_root, context=context)
         try:
@@ -264,24 +296,6 @@ def is_bound(program: Program) -> bool:
 
 def _has_64_bits(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 1 << 64
-
-
-def _require_cookie(program: ProgramSpec | Program, cookie: int, what: str) -> None:
-    """Refuse a loaded program that reads another cookie than the one that it is to be given.
-
-    Raises:
-        UsageError: so it does.
-    """
-    from xdpkit.hook.given import given_to
-
-    for given in given_to(program):
-        if "cookie" in given.fields and given.cookie != cookie:
-            raise UsageError(
-                what,
-                cause=f"it was loaded with cookie {given.cookie}, which it reads, and is to be"
-                f" given {cookie}",
-                remedy=f"attach it with cookie={given.cookie}",
-            )
 
 
 @contextlib.contextmanager

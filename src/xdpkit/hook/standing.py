@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import Answer, Finding
-from xdpkit.errors import MissingPrivilege
-from xdpkit.hook.given import given_to
+from xdpkit.errors import MissingPrivilege, RequirementUnmet, UsageError, XdpkitError
+from xdpkit.hook.given import NOT_KNOWN, Reading, looking_up, reading_of
 from xdpkit.hook.porttargets import targets_in
 from xdpkit.hook.record import PortOf
 from xdpkit.kernel.folder import DEFAULT_ROOT
@@ -28,7 +28,7 @@ from xdpkit.uapi.bpf import MapType, ProgFlags
 
 if TYPE_CHECKING:
     from xdpkit.interfaces import Interface
-    from xdpkit.kernel import Given, Map, Program
+    from xdpkit.kernel import Map, Program
     from xdpkit.negotiation import Target
     from xdpkit.requirements import Requirements
     from xdpkit.tables.store import Membership, Store
@@ -41,20 +41,27 @@ class Standing:
     Attributes:
         port: which port the interface is, in the table that counts; None: in none, or it is not
             clear in which.
+        table_id: what tells that table from others of its name; 0 without a port.
         is_told: whether the program's instructions have the port, or will have it.
         looks_up: whether it looks its port up by itself, for each packet.
         findings: about what it needs of a table, by capability.
         targets: the ports that it redirects to.
-        maps: the names of its maps that are the table's.
+        maps: the ids of its maps that are the table's, by their names in xdpkit.h.
+        note: what there is to know of one that is loaded without a port, or without a map.
+        unclear: why it would be loaded without a port though the interface is one; nothing
+            overrides that.
         unseen: why the tables could not be looked at, None if they were.
     """
 
     port: Membership | None
+    table_id: int
     is_told: bool
     looks_up: bool
     findings: Mapping[str, Finding]
     targets: tuple[Target, ...] = ()
-    maps: frozenset[str] = frozenset()
+    maps: Mapping[str, int] = field(default_factory=dict)
+    note: str | None = None
+    unclear: Problem | None = None
     unseen: MissingPrivilege | None = None
 
     @property
@@ -63,8 +70,30 @@ class Standing:
         if self.port is None or not (self.is_told or self.looks_up or self.maps):
             return None
         if not self.is_told:
-            return PortOf(self.port.table)
-        return PortOf(self.port.table, self.port.number, self.port.port)
+            return PortOf(self.port.table, table_id=self.table_id)
+        return PortOf(self.port.table, self.port.number, self.port.port, self.table_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an interface is no port for a program, and what helps.
+
+    Attributes:
+        cause, remedy: as an error has them.
+        kind: the error that it is where it is one.
+        is_unclear: whether the interface is a port all the same.
+    """
+
+    cause: str
+    remedy: str
+    kind: type[RequirementUnmet | UsageError] = RequirementUnmet
+    is_unclear: bool = False
+
+    def about(self, capability: str) -> Finding:
+        return Finding(capability, Answer.NO, self.cause, remedy=self.remedy)
+
+    def error(self, what: str) -> XdpkitError:
+        return self.kind(what, cause=self.cause, remedy=self.remedy)
 
 
 def look(
@@ -94,26 +123,51 @@ def look(
     own = _own_maps(program, used, maps)
     # Whoever brings the maps needs a table for the number only.
     found = {name: Finding(name, Answer.YES, own) for name in needed if own and name != PORT_INDEX}
-    given = given_to(program)
-    looks_up = any(each.numbers for each in given)
-    is_told = PORT_INDEX in needed and not looks_up
+    is_spec = isinstance(program, ProgramSpec)
+    lacking = used - maps.keys() if is_spec else frozenset()
     try:
-        port, problem = _Search(interface, table, pin_root, given).find()
+        reading = looking_up(program, pin_root)
+        port, problem = _Search(interface, table, pin_root, reading).find()
     except MissingPrivilege as error:
         unknown = {name: Finding(name, Answer.UNKNOWN, error.cause) for name in needed}
-        return Standing(None, is_told, looks_up, unknown | found, unseen=error)
+        is_told = _is_told(program, needed, reading_of(program))
+        return Standing(None, 0, is_told, False, unknown | found, unseen=error)
+    is_told = _is_told(program, needed, reading)
+    looks_up = any(each.numbers for each in reading.given)
     if port is None:
+        if not reading.is_known and not reading.given:
+            # It may do without a port.
+            problem, found = None, _not_known(needed) | found
         missing = {name: problem.about(name) for name in needed if problem is not None}
-        return Standing(port, is_told, looks_up, missing | found)
+        return Standing(
+            port,
+            0,
+            is_told,
+            looks_up,
+            missing | found,
+            note=_note(lacks_port=is_spec and is_told, lacks_maps=bool(lacking)),
+            unclear=problem if problem is not None and problem.is_unclear and is_spec else None,
+        )
     with store.open(port.table, pin_root=pin_root) as opened:
         offer = _Offer(port, opened, interface, pin_root)
-        shared = _shared_maps(program, used - maps.keys(), opened)
+        shared = _shared_maps(program, lacking, opened)
         offered = {name: offer.finding(name) for name in needed}
+        if not reading.is_known:
+            offered |= _not_known(needed)
         misfit = _misfit(program, shared)
         if misfit is not None:
             offered[misfit.capability] = misfit
         targets = tuple(targets_in(opened.read(), shared))
-    return Standing(port, is_told, looks_up, offered | found, targets, frozenset(shared))
+        return Standing(
+            port,
+            opened.incarnation,
+            is_told,
+            looks_up,
+            offered | found,
+            targets,
+            {name: each.id for name, each in shared.items()},
+            note=_note(lacks_port=False, lacks_maps=bool(lacking - shared.keys())),
+        )
 
 
 def describe(port: Membership) -> str:
@@ -121,15 +175,25 @@ def describe(port: Membership) -> str:
     return str(PortOf(port.table, port.number, port.port))
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """Why an interface is no port for a program, and what helps."""
+def _is_told(program: ProgramSpec | Program, needed: Collection[str], reading: Reading) -> bool:
+    """Whether a program has its port in its instructions, or will have it."""
+    if isinstance(program, ProgramSpec):
+        return PORT_INDEX in needed
+    return any(each.port_index is not None for each in reading.given)
 
-    cause: str
-    remedy: str
 
-    def about(self, capability: str) -> Finding:
-        return Finding(capability, Answer.NO, self.cause, remedy=self.remedy)
+def _note(*, lacks_port: bool, lacks_maps: bool) -> str | None:
+    texts = []
+    if lacks_port:
+        texts.append("it reads XDPKIT_NO_PORT as port_index")
+    if lacks_maps:
+        texts.append("the port maps that it uses are its own, and no port is in them")
+    return "; ".join(texts) or None
+
+
+def _not_known(needed: Collection[str]) -> dict[str, Finding]:
+    """Return what is found about the port of a program of which it is not known what it reads."""
+    return {name: Finding(name, Answer.UNKNOWN, NOT_KNOWN) for name in needed if name == PORT_INDEX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +203,9 @@ class _Search:
     interface: Interface
     table: str | None
     pin_root: str
-    given: tuple[Given, ...]
+    reading: Reading
 
-    def find(self) -> tuple[Membership | None, _Problem | None]:
+    def find(self) -> tuple[Membership | None, Problem | None]:
         """Return which port it is, or why it is none for this program."""
         ports = store.find(self.interface, pin_root=self.pin_root, table=self.table)
         if not ports:
@@ -152,36 +216,52 @@ class _Search:
         if len(fitting) > 1:
             tables = ", ".join(each.table for each in fitting)
             cause = f"{self.interface.name} is a port of several tables: {tables}"
-            return None, _Problem(cause, f"say which: --ports {fitting[0].table}")
+            remedy = f"say which: --ports {fitting[0].table}"
+            return None, Problem(cause, remedy, UsageError, is_unclear=True)
+        if not fitting[0].is_followed:
+            return None, self._not_followed(fitting[0])
         return fitting[0], None
 
     def _fits(self, port: Membership) -> bool:
         """Whether a loaded program has this port, or looks it up in this table."""
-        for given in self.given:
+        for given in self.reading.given:
             if given.numbers:
-                with store.open(port.table, pin_root=self.pin_root) as opened:
-                    if opened.numbers.id != given.numbers:
-                        return False
+                if store.incarnations(self.pin_root).get(port.table) != given.numbers:
+                    return False
             elif given.port_index not in (None, port.number):
                 return False
         return True
 
-    def _none(self) -> _Problem:
+    def _not_followed(self, port: Membership) -> Problem:
+        table = port.table
+        return Problem(
+            f"{self.interface.name} was {describe(port)} before it was made anew, and is so again"
+            " once the table has followed",
+            "follow the table first:"
+            f" xdpkit.PortTable.open({table!r}{self._root()}).follow(), or run xdpkit ports watch",
+            is_unclear=True,
+        )
+
+    def _root(self) -> str:
+        return "" if self.pin_root == DEFAULT_ROOT else f", pin_root={self.pin_root!r}"
+
+    def _none(self) -> Problem:
         name, table = self.interface.name, self.table
         cause = f"{name} is a port of no table"
         if table is not None:
             cause = f"{name} is no port of table {table}"
-        return _Problem(
+        return Problem(
             cause, _command("add", self.interface, self.pin_root, table or "TABLE", name)
         )
 
-    def _another(self, ports: tuple[Membership, ...]) -> _Problem:
+    def _another(self, ports: tuple[Membership, ...]) -> Problem:
         is_one = f"{self.interface.name} is {' and '.join(map(describe, ports))}"
         remedy = "attach it from its file, or load it once for all ports: PortTable.load()"
-        if any(each.numbers for each in self.given):
-            return _Problem(f"it looks its port up in another table, and {is_one}", remedy)
-        (was, *_) = (each.port_index for each in self.given if each.port_index is not None)
-        return _Problem(f"it was loaded as port {was}, and {is_one}", remedy)
+        given = self.reading.given
+        if any(each.numbers for each in given):
+            return Problem(f"it looks its port up in another table, and {is_one}", remedy)
+        (was, *_) = (each.port_index for each in given if each.port_index is not None)
+        return Problem(f"it was loaded as port {was}, and {is_one}", remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +312,11 @@ def _shared_maps(
     program: ProgramSpec | Program, used: Collection[str], table: Store
 ) -> dict[str, Map]:
     """Return the maps of a table that a program has, or will have."""
-    found = {name: each for name, each in table.maps().items() if name in used}
     if isinstance(program, ProgramSpec):
-        return found
-    mine = program.maps
-    return {name: each for name, each in found.items() if mine[name].id == each.id}
+        return {name: each for name, each in table.maps().items() if name in used}
+    # Of one that another process loaded, only the kernel knows which it has.
+    mine = program.info().map_ids
+    return {name: each for name, each in table.maps().items() if each.id in mine}
 
 
 def _misfit(program: ProgramSpec | Program, shared: Mapping[str, Map]) -> Finding | None:

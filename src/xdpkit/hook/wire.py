@@ -70,6 +70,8 @@ class Layout(Structure):
         ("unused", c_uint32),
         ("port_table", Part),
         ("port_name", Part),
+        ("port_table_id", c_uint32),
+        ("unused_too", c_uint32),
     ]
 
 
@@ -119,6 +121,8 @@ def encode(record: Record, generation: int, previous: StoredRecord | None = None
             "counting": record.counting,
             "tap": record.tap,
             "unused": 0,
+            "port_table_id": port.table_id,
+            "unused_too": 0,
         },
         {
             "program": sized.text(record.program, "the program name"),
@@ -149,7 +153,7 @@ def decode(data: bytes) -> StoredRecord:
         any(found.tail)
         or bool(fields.flags & ~_HAS_PORT_INDEX)
         or bool(fields.counting & ~KNOWN_COUNTING)
-        or bool(fields.unused)
+        or bool(fields.unused or fields.unused_too)
     )
     try:
         record = Record(
@@ -197,7 +201,9 @@ def generation_of(data: bytes) -> int | None:
 def _port(found: sized.Unpacked[Layout]) -> PortOf | None:
     fields = found.fields
     number = int(fields.port_index) if fields.flags & _HAS_PORT_INDEX else None
-    port = PortOf(found.text("port_table"), number, found.text("port_name"))
+    port = PortOf(
+        found.text("port_table"), number, found.text("port_name"), int(fields.port_table_id)
+    )
     return None if port == _NO_PORT else port
 
 

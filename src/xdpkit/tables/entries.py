@@ -11,20 +11,23 @@ device now; of which namespace, the kernel does not say.
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from typing import TYPE_CHECKING
 
 from xdpkit.errors import KernelRefused, RequirementUnmet, UsageError
 from xdpkit.kernel import DevmapValue, Map
+from xdpkit.kernel.host import possible_cpus
+from xdpkit.syscalls import bpf
 from xdpkit.syscalls.fd import HasFileno
-from xdpkit.syscalls.netns import entered
+from xdpkit.syscalls.netns import entered, has_interface
 from xdpkit.tables.frags import frags_of
 
 if TYPE_CHECKING:
     from xdpkit.tables.store import Store
 
 _NUMBER = struct.Struct("=I")
+# struct bpf_devmap_val, as it is read: interface index, and id of the program.
+_ENTRY = struct.Struct("=II")
 
 
 def set_entry(
@@ -60,7 +63,7 @@ def set_entry(
         try:
             devmap[number] = DevmapValue(ifindex, egress)
         except KernelRefused as error:
-            if error.errno == errno.EINVAL and egress is not None and _is_there(ifindex):
+            if error.errno == errno.EINVAL and egress is not None and has_interface(ifindex):
                 raise RequirementUnmet(what, cause=_why_not(devmap)) from error
             raise KernelRefused(
                 what, errno=error.errno or errno.EIO, cause=error.cause, remedy=error.remedy
@@ -82,7 +85,18 @@ def clear(devmap: Map) -> None:
 
 def entries(devmap: Map) -> dict[int, tuple[int, int]]:
     """Return interface index and id of the egress program (0: none) of the ports that have one."""
-    return {number: (value.ifindex, value.program or 0) for number, value in devmap.items()}
+    # The kernel has no batches for this type (ENOTSUPP), and a table may have many ports.
+    devmap_fd, found = devmap.fileno(), {}
+    for number in range(devmap.max_entries):
+        value = bpf.map_lookup(devmap_fd, _NUMBER.pack(number), _ENTRY.size)
+        if value is not None:
+            found[number] = _ENTRY.unpack(value)
+    return found
+
+
+def clear_count(counts: Map, number: int) -> None:
+    """Have nothing be counted for a port so far."""
+    counts[number] = [bytes(counts.value_size)] * possible_cpus()
 
 
 def set_number(numbers: Map, ifindex: int, number: int) -> None:
@@ -102,14 +116,6 @@ def clear_number(numbers: Map, ifindex: int) -> bool:
 def port_numbers(numbers: Map) -> dict[int, int]:
     """Return the port's number by the interface's index."""
     return {_NUMBER.unpack(key)[0]: _NUMBER.unpack(value)[0] for key, value in numbers.items()}
-
-
-def _is_there(ifindex: int) -> bool:
-    try:
-        socket.if_indextoname(ifindex)
-    except OSError:
-        return False
-    return True
 
 
 def _why_not(devmap: Map) -> str:

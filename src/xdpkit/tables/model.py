@@ -20,10 +20,15 @@ MAX_SIZE = 1024
 MAX_MAC = 32
 """Bytes of a hardware address at most (``MAX_ADDR_LEN``, include/linux/netdevice.h)."""
 
-PreparedBy = Literal["gro", "tx-checksum", "program"]
+PreparedBy = Literal["gro", "tx-checksum", "program", "tx-vlan"]
 """What can be done to an interface so that it takes frames that are sent to it."""
 
-PREPARATIONS: tuple[PreparedBy, ...] = ("gro", "tx-checksum", "program")
+PREPARATIONS: tuple[PreparedBy, ...] = ("gro", "tx-checksum", "program", "tx-vlan")
+
+Wish = Literal["", "any", "gro", "program"]
+"""What may be done to the peer of a port's veth when it is needed: nothing, or in which way."""
+
+WISHES: tuple[Wish, ...] = ("", "any", "gro", "program")
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 """What tables and sets are called."""
@@ -63,6 +68,22 @@ class Identity:
         """Where it is, or was: namespace and index."""
         return self.netns_cookie, self.ifindex
 
+    def may_be(self, *, netns_cookie: int, ifindex: int, name: str, mac: bytes | None) -> bool:
+        """Whether an interface that is there now is this one, and not one that got its index.
+
+        It is in the same place, and has the name or the address that it had. Addresses of zeros
+        tell nothing: tunnels have none, and loopback devices all the same one.
+
+        Args:
+            netns_cookie: the interface's namespace.
+            ifindex: its index there.
+            name: its name.
+            mac: its hardware address; None where it is not known.
+        """
+        if (netns_cookie, ifindex) != self.place:
+            return False
+        return name == self.name or (mac is not None and mac == self.mac and any(mac))
+
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
@@ -96,6 +117,10 @@ class Port:
         interface: None when it was removed, with number and name kept for it.
         egress: name of the program that runs on what is sent out of the port, None without.
         prepared: what was done so that it can be sent to.
+        prepare: what may be done for that, also when the interface comes back.
+        home: the interface as it was when it was last where it belongs: in the network namespace
+            where it was added. None while it is there. Of a port that was removed, the interface
+            that its number is kept for.
     """
 
     number: int
@@ -103,12 +128,19 @@ class Port:
     interface: Identity | None
     egress: str | None = None
     prepared: tuple[Preparation, ...] = ()
+    prepare: Wish = ""
+    home: Identity | None = None
 
     def __post_init__(self) -> None:
         what = f"number a port {self.number}"
         if not 0 <= self.number < MAX_SIZE:
             raise UsageError(what, cause=f"a port has a number from 0 to {MAX_SIZE - 1}")
         check_port_name(self.name, f"name port {self.number} {self.name!r}")
+        if self.prepare not in WISHES:
+            raise UsageError(
+                f"prepare port {self.number} by {self.prepare!r}",
+                cause=f"it is one of {', '.join(filter(None, WISHES))}, or nothing",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +183,13 @@ class Table:
         _check_sets(self, what)
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: object, what: str) -> None:
     """Check the name of a table or a set, which is part of names in the kernel.
 
     Raises:
         UsageError: it cannot be one.
     """
-    if not NAME.fullmatch(name):
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise UsageError(
             what,
             cause="such a name is 1 to 32 of A-Z, a-z, 0-9, _ and -, and begins with a letter",
@@ -170,6 +202,8 @@ def check_port_name(name: str, what: str) -> None:
     Raises:
         UsageError: it cannot be one.
     """
+    if not isinstance(name, str):
+        raise UsageError(what, cause=f"a port's name is a text, not {name!r}")
     if not 0 < len(name) <= _PORT_NAME_LENGTH:
         raise UsageError(what, cause=f"a port's name has 1 to {_PORT_NAME_LENGTH} characters")
     if not name.isprintable() or "/" in name or any(char.isspace() for char in name):
@@ -186,8 +220,13 @@ def check_size(size: int, what: str) -> None:
     Raises:
         UsageError: it cannot be so many.
     """
-    if not 0 < size <= MAX_SIZE:
-        raise UsageError(what, cause=f"a table has room for 1 to {MAX_SIZE} ports, not {size}")
+    if not is_number(size) or not 0 < size <= MAX_SIZE:
+        raise UsageError(what, cause=f"a table has room for 1 to {MAX_SIZE} ports, not {size!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is an int; True and False are none that anybody counts with."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_ports(table: Table, what: str) -> None:

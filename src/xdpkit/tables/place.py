@@ -65,7 +65,9 @@ class Place:
     def missing(self, what: str) -> XdpkitError:
         """Return the error that there is no such table, or that it cannot be seen from here."""
         return hidden(self.pins, what) or UsageError(
-            what, cause=f"there is no port table {self.name}"
+            what,
+            cause=f"there is no port table {self.name}",
+            remedy="see which there are: xdpkit ports show",
         )
 
     def damaged(self, what: str, why: str) -> RequirementUnmet:

@@ -14,8 +14,10 @@ The array's values are 32 KiB at most, since older kernels want memory in one pi
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import struct
+from dataclasses import dataclass, field
 
 from xdpkit.errors import KernelRefused, ObjectFormatError
 from xdpkit.kernel.folder import explained, unlink
@@ -47,6 +49,8 @@ def is_there(folder: str) -> bool:
 def read(folder: str, what: str) -> Table | None:
     """Return the table of a folder; None where no record is pinned.
 
+    The same record is the same value each time.
+
     Raises:
         ObjectFormatError: what is pinned there is none, or it is damaged.
         MissingPrivilege: only root may.
@@ -66,7 +70,10 @@ def read(folder: str, what: str) -> Table | None:
     with pinned:
         if bpf.kind_of(pinned.fileno()) is not ObjectKind.MAP:
             raise ObjectFormatError("it is no map", file=path)
-        return decode(_content(pinned, path))
+        info = bpf.map_info(pinned.fileno())
+        if info.type != MapType.ARRAY or not 0 < info.value_size <= _CHUNK:
+            raise ObjectFormatError("it is another map than a table would be kept in", file=path)
+        return _table_in(_Pinned(info.id, pinned, info.value_size, info.max_entries, path))
 
 
 def write(folder: str, data: bytes, what: str) -> None:
@@ -108,16 +115,25 @@ def pin_as(made: HasFileno, folder: str, name: str, what: str) -> None:
         raise explained(error, what, folder) from error
 
 
-def _content(pinned: Fd, path: str) -> bytes:
-    info = bpf.map_info(pinned.fileno())
-    if info.type != MapType.ARRAY or not 0 < info.value_size <= _CHUNK:
-        raise ObjectFormatError("it is another map than a table would be kept in", file=path)
-    data = _chunk(pinned, 0, info.value_size)
-    chunks = -(-(sized.used_by(data, TABLE_MAGIC) or 0) // info.value_size)
-    if not 0 < chunks <= info.max_entries:
-        raise ObjectFormatError(f"it does not begin as a {_KIND} does", file=path)
-    return data + b"".join(_chunk(pinned, slot, info.value_size) for slot in range(1, chunks))
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """An open record: what is frozen in a map is known by the map's id."""
+
+    id: int
+    map: Fd = field(compare=False)
+    value_size: int = field(compare=False)
+    max_entries: int = field(compare=False)
+    path: str = field(compare=False)
+
+    def chunk(self, slot: int) -> bytes:
+        return bpf.map_lookup(self.map.fileno(), _INDEX.pack(slot), self.value_size) or b""
 
 
-def _chunk(pinned: Fd, slot: int, size: int) -> bytes:
-    return bpf.map_lookup(pinned.fileno(), _INDEX.pack(slot), size) or b""
+# A command reads a table several times, and a large one takes milliseconds to decode.
+@functools.lru_cache(maxsize=32)
+def _table_in(pinned: _Pinned) -> Table:
+    data = pinned.chunk(0)
+    chunks = -(-(sized.used_by(data, TABLE_MAGIC) or 0) // pinned.value_size)
+    if not 0 < chunks <= pinned.max_entries:
+        raise ObjectFormatError(f"it does not begin as a {_KIND} does", file=pinned.path)
+    return decode(data + b"".join(map(pinned.chunk, range(1, chunks))))

@@ -39,17 +39,17 @@ from types import MappingProxyType
 
 from xdpkit import __version__
 from xdpkit.errors import HookBusy, RequirementUnmet, UsageError, printable
-from xdpkit.interfaces import Interface
+from xdpkit.interfaces import Interface, resolve
 from xdpkit.kernel import Map, Program
 from xdpkit.kernel.claim import Claim, claim, is_claimed
-from xdpkit.kernel.folder import DEFAULT_ROOT, Folder, explained
+from xdpkit.kernel.folder import DEFAULT_ROOT, Folder, explained, open_trusted
 from xdpkit.kernel.pins import checked
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.syscalls.closing import Closing
 from xdpkit.tables import maps, record
-from xdpkit.tables.model import NAME, Table
-from xdpkit.tables.place import Place, hidden, listed
+from xdpkit.tables.model import NAME, Identity, Table
+from xdpkit.tables.place import Place, folder_of_all, hidden, listed
 from xdpkit.tables.wire import encode
 
 __all__ = [
@@ -60,9 +60,11 @@ __all__ = [
     "create",
     "destroy",
     "find",
+    "incarnations",
     "locked",
     "names",
     "open",
+    "require",
 ]
 
 DEFAULT_SIZE = 64
@@ -102,6 +104,7 @@ class Store(Closing):
         self._place = place
         self._owner = owner
         self._sets: dict[str, Map] = {}
+        self._seen: Table | None = None
         self._stamp = _stamp(place, f"open port table {place.name}")
 
     def close(self) -> None:
@@ -115,6 +118,11 @@ class Store(Closing):
     def size(self) -> int:
         """How many ports it has room for."""
         return self.ports.max_entries
+
+    @property
+    def incarnation(self) -> int:
+        """What tells it from another table of the name: the id of its map ``numbers``."""
+        return self.numbers.id
 
     @property
     def sets(self) -> Mapping[str, Map]:
@@ -145,8 +153,12 @@ class Store(Closing):
             table = self._place.read(what)
             if table is None:
                 raise self._place.missing(what)
+            if table is self._seen:
+                # The map of a set is another one only if the record is.
+                return table
             missing = self._open_sets(table, what)
             if not missing:
+                self._seen = table
                 return table
         raise self._place.damaged(what, f"nothing is pinned as {missing}")
 
@@ -176,6 +188,7 @@ class Store(Closing):
                 what, cause="its name and its size stay as they are, and so does that it is owned"
             )
         data = encode(replace(table, xdpkit=__version__))
+        self._seen = None
         for name in {each.name for each in table.sets} - self._sets.keys():
             self._sets[name] = maps.make(self.folder, f"{maps.SET}{name}", self.size, what)
         record.write(self.folder, data, what)
@@ -381,13 +394,59 @@ def locked(table: Store | str, what: str, *, pin_root: str = DEFAULT_ROOT) -> It
             yield held.enter_context(_open(place, what))
 
 
+def incarnations(pin_root: str = DEFAULT_ROOT) -> dict[str, int]:
+    """Return the ids of the maps ``numbers`` of all port tables, by name.
+
+    Such an id tells a table from one that had its name before, and the map that a program has from
+    those that other tables have. A table that has lost the map is left out.
+
+    Raises:
+        RequirementUnmet: somebody else made the folder of all pins.
+        MissingPrivilege: only root may look.
+    """
+    what = "tell port tables from each other"
+    found: dict[str, int] = {}
+    for place in _places(Folder(pin_root), what):
+        pinned = bpf.obj_get(f"{place.path}/numbers", what=what)
+        if pinned is None:
+            continue
+        with pinned:
+            if bpf.kind_of(pinned.fileno()) is ObjectKind.MAP:
+                found[place.name] = bpf.map_info(pinned.fileno()).id
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Which port an interface is: the table, the port's number, and its name."""
+    """Which port an interface is.
+
+    Attributes:
+        table: the table's name. number, port: the port's number and name.
+        is_followed: whether the table knows the interface as it is now. If not, the interface was
+            made anew under the name that the port's had, and is that port when the table is made to
+            follow its interfaces (:meth:`xdpkit.PortTable.follow`).
+    """
 
     table: str
     number: int
     port: str
+    is_followed: bool = True
+
+
+def require(name: str, what: str, *, pin_root: str = DEFAULT_ROOT) -> None:
+    """Refuse the name of a table that there is not.
+
+    Args:
+        name: the name. what: what is being tried, for errors. pin_root: where tables are kept.
+
+    Raises:
+        UsageError: there is no such table.
+        RequirementUnmet: all are hidden, or somebody else made the folder.
+        MissingPrivilege: only root may look.
+    """
+    place = Place.of(name, pin_root, what)
+    if not _is_trusted(place, what) or not record.is_there(place.path):
+        raise place.missing(what)
 
 
 def find(
@@ -395,7 +454,8 @@ def find(
 ) -> tuple[Membership, ...]:
     """Return which ports an interface is, in all tables, or in one. Changes nothing.
 
-    Tables that their owners have left behind count only if they are named.
+    Tables that their owners have left behind count only if they are named. An interface that has
+    moved here from another network namespace is no port before its table has followed it.
 
     Raises:
         UsageError: there is no such table.
@@ -409,7 +469,7 @@ def find(
         said = place.read(what) if _is_trusted(place, what) else None
         if said is None:
             raise place.missing(what)
-        return _memberships(said, interface)
+        return tuple(_memberships(said, interface))
     pins = Folder(pin_root)
     places = _places(pins, what)
     if not places and (error := hidden(pins, what)) is not None:
@@ -422,22 +482,56 @@ def find(
     return tuple(found)
 
 
-def _memberships(table: Table, interface: Interface) -> tuple[Membership, ...]:
-    here = [
-        port
-        for port in table.ports
-        if port.interface is not None
-        and port.interface.place == (interface.netns_cookie, interface.index)
+def _memberships(table: Table, interface: Interface) -> list[Membership]:
+    known = [(port, port.interface) for port in table.ports if port.interface is not None]
+    here = [(port, each) for port, each in known if _is(interface, each)]
+    if here:
+        # Another port may remember one that had the same index, and the same address.
+        named = [(port, each) for port, each in here if each.name == interface.name]
+        return [Membership(table.name, port.number, port.name) for port, _ in named or here]
+    named = [
+        (port, each)
+        for port, each in known
+        if (each.netns_cookie, each.name) == (interface.netns_cookie, interface.name)
     ]
-    # Indexes are used again: another port may remember an interface that has gone.
-    named = [port for port in here if port.interface and port.interface.name == interface.name]
-    return tuple(Membership(table.name, port.number, port.name) for port in named or here)
+    # As in xdpkit.ports.recognising: who is still there is not another one, and two are none.
+    if len(named) != 1 or _is_there(named[0][1], interface.netns):
+        return []
+    port = named[0][0]
+    return [Membership(table.name, port.number, port.name, is_followed=False)]
+
+
+def _is(interface: Interface, known: Identity) -> bool:
+    return known.may_be(
+        netns_cookie=interface.netns_cookie,
+        ifindex=interface.index,
+        name=interface.name,
+        mac=interface.mac,
+    )
+
+
+def _is_there(known: Identity, netns: str | None) -> bool:
+    """Whether an interface of this namespace is still there, by whatever name."""
+    try:
+        return _is(resolve(known.ifindex, netns=netns), known)
+    except UsageError:
+        return False
 
 
 def _places(pins: Folder, what: str) -> list[Place]:
-    """Return where there are tables, or what is left of some."""
-    found = [Place(pins, name) for name in listed(pins) if NAME.fullmatch(name)]
-    return [place for place in found if _is_trusted(place, what)]
+    """Return where there are tables, or what is left of some; other folders are refused."""
+    names = [name for name in listed(pins) if NAME.fullmatch(name)]
+    above = pins.open_folder(what) if names else None
+    if above is None:
+        return []
+    found = []
+    with above:
+        for name in names:
+            folder = open_trusted(f"{folder_of_all(pins)}/{name}", what)
+            if folder is not None:
+                folder.close()
+                found.append(Place(pins, name))
+    return found
 
 
 def _is_trusted(place: Place, what: str) -> bool:

@@ -16,7 +16,17 @@ from ctypes import Structure, c_uint8, c_uint32, c_uint64, sizeof
 from typing import TypeVar
 
 from xdpkit.errors import ObjectFormatError, UsageError
-from xdpkit.tables.model import MAX_MAC, Identity, Port, PortSet, Preparation, PreparedBy, Table
+from xdpkit.tables.model import (
+    MAX_MAC,
+    WISHES,
+    Identity,
+    Port,
+    PortSet,
+    Preparation,
+    PreparedBy,
+    Table,
+    Wish,
+)
 from xdpkit.uapi import sized
 from xdpkit.uapi.sized import HEAD, Part, Unpacked
 
@@ -28,7 +38,9 @@ _OWNED = 1 << 0
 _HAS_NETNS = 1 << 0
 _HAS_INTERFACE = 1 << 0
 _HAS_EGRESS = 1 << 1
-_PREPARED: dict[int, PreparedBy] = {1: "gro", 2: "tx-checksum", 3: "program"}
+_PREPARED: dict[int, PreparedBy] = {1: "gro", 2: "tx-checksum", 3: "program", 4: "tx-vlan"}
+_WISHES: dict[int, Wish] = dict(enumerate(WISHES))
+_WISH_NUMBERS = {word: number for number, word in _WISHES.items()}
 _PREPARED_NUMBERS = {word: number for number, word in _PREPARED.items()}
 
 
@@ -50,6 +62,9 @@ class Layout(Structure):
         ("members", Part),
         ("preparations", Part),
         ("texts", Part),
+        ("home_size", c_uint32),
+        ("unused_too", c_uint32),
+        ("homes", Part),
     ]
 
 
@@ -76,7 +91,15 @@ class _Port(Structure):
         ("name", Part),
         ("egress", Part),
         ("interface", _Identity),
+        ("prepare", c_uint32),
+        ("unused", c_uint32),
     ]
+
+
+class _Home(Structure):
+    """Where a port's interface belongs, of the ports where that is written down."""
+
+    _fields_ = [("port", c_uint32), ("unused", c_uint32), ("interface", _Identity)]
 
 
 class _Set(Structure):
@@ -120,6 +143,11 @@ def encode(table: Table) -> bytes:
         for port in table.ports
         for each in port.prepared
     ]
+    homes = [
+        _Home(port=port.number, interface=_identity(port.home, texts))
+        for port in table.ports
+        if port.home is not None
+    ]
     return sized.pack(
         Layout(
             magic=TABLE_MAGIC,
@@ -128,6 +156,7 @@ def encode(table: Table) -> bytes:
             port_size=sizeof(_Port),
             set_size=sizeof(_Set),
             preparation_size=sizeof(_Preparation),
+            home_size=sizeof(_Home),
         ),
         {},
         {
@@ -138,6 +167,7 @@ def encode(table: Table) -> bytes:
             "members": members.tobytes(),
             "preparations": b"".join(map(bytes, preparations)),
             "texts": bytes(texts.data),
+            "homes": b"".join(map(bytes, homes)),
         },
         b"",
     )
@@ -155,8 +185,9 @@ def decode(data: bytes) -> Table:
     ports = reader.elements("ports", fields.port_size, _Port)
     sets = reader.elements("sets", fields.set_size, _Set)
     preparations = reader.elements("preparations", fields.preparation_size, _Preparation)
+    homes = reader.elements("homes", fields.home_size, _Home)
     reader.flags(fields.flags, _OWNED)
-    reader.flags(fields.unused, 0)
+    reader.flags(fields.unused | fields.unused_too, 0)
     prepared: dict[int, list[Preparation]] = {}
     try:
         for each in preparations:
@@ -168,10 +199,14 @@ def decode(data: bytes) -> Table:
                 prepared.setdefault(each.port, []).append(preparation)
             else:
                 reader.unknown = True
+        at_home = {each.port: reader.home(each) for each in homes}
         table = Table(
             name=found.text("name"),
             size=fields.room,
-            ports=tuple(reader.port(each, prepared.get(each.number, ())) for each in ports),
+            ports=tuple(
+                reader.port(each, prepared.get(each.number, ()), at_home.get(each.number))
+                for each in ports
+            ),
             sets=tuple(
                 PortSet(reader.text(each.name), reader.members(each.members)) for each in sets
             ),
@@ -181,9 +216,10 @@ def decode(data: bytes) -> Table:
         )
     except UsageError as error:
         raise ObjectFormatError(f"{error.what}: {error.cause}", file=_KIND) from None
-    strangers = prepared.keys() - {port.number for port in table.ports}
-    if strangers:
-        raise ObjectFormatError(f"something was prepared for no port: {min(strangers)}", file=_KIND)
+    for numbers, fault in ((prepared, "something was prepared"), (at_home, "a place is kept")):
+        strangers = numbers.keys() - {port.number for port in table.ports}
+        if strangers:
+            raise ObjectFormatError(f"{fault} for no port: {min(strangers)}", file=_KIND)
     return table
 
 
@@ -192,14 +228,14 @@ class _Texts:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self._places: dict[bytes, Part] = {}
+        self._places: dict[str, Part] = {}
 
     def add(self, value: str, name: str) -> Part:
-        data = sized.text(value, name)
-        if data not in self._places:
-            self._places[data] = Part(len(self.data), len(data))
+        if value not in self._places:
+            data = sized.text(value, name)
+            self._places[value] = Part(len(self.data), len(data))
             self.data += data
-        return self._places[data]
+        return self._places[value]
 
 
 def _port(port: Port, texts: _Texts) -> _Port:
@@ -210,6 +246,7 @@ def _port(port: Port, texts: _Texts) -> _Port:
     if port.egress is not None:
         fields.flags |= _HAS_EGRESS
         fields.egress = texts.add(port.egress, "the egress program's name")
+    fields.prepare = _WISH_NUMBERS[port.prepare]
     return fields
 
 
@@ -269,15 +306,23 @@ class _Reader:
     def members(self, where: Part) -> frozenset[int]:
         return frozenset(_within(self._members, where, "a set"))
 
-    def port(self, fields: _Port, prepared: Iterable[Preparation]) -> Port:
+    def port(self, fields: _Port, prepared: Iterable[Preparation], home: Identity | None) -> Port:
         self.flags(fields.flags, _HAS_INTERFACE | _HAS_EGRESS)
+        self.flags(fields.unused, 0)
+        self.unknown |= fields.prepare not in _WISHES
         return Port(
             number=fields.number,
             name=self.text(fields.name),
             interface=self.identity(fields.interface) if fields.flags & _HAS_INTERFACE else None,
             egress=self.text(fields.egress) if fields.flags & _HAS_EGRESS else None,
             prepared=tuple(prepared),
+            prepare=_WISHES.get(fields.prepare, ""),
+            home=home,
         )
+
+    def home(self, fields: _Home) -> Identity:
+        self.flags(fields.unused, 0)
+        return self.identity(fields.interface)
 
     def identity(self, fields: _Identity) -> Identity:
         self.flags(fields.flags, _HAS_NETNS)

@@ -76,7 +76,7 @@ RECORD = Record(
     origin=ORIGIN,
     negotiation=NEGOTIATION,
     queues=(0, 3),
-    port=PortOf("lan", 0, "uplink"),
+    port=PortOf("lan", 0, "uplink", 31),
     logical_id=17,
     counting=Counting.PACKETS | Counting.BYTES,
 )

@@ -44,7 +44,9 @@ origins = st.builds(
     was_forced=st.booleans(),
     xdpkit=texts,
 )
-ports = st.builds(PortOf, table=words, number=u32, name=texts) | st.builds(PortOf, table=words)
+ports = st.builds(PortOf, table=words, number=u32, name=texts, table_id=u32) | st.builds(
+    PortOf, table=words, table_id=u32
+)
 records = st.builds(
     Record,
     program=texts,
@@ -239,8 +241,10 @@ def test_the_layout_is_as_documented() -> None:
         "unused": 132,
         "port_table": 136,
         "port_name": 144,
+        "port_table_id": 152,
+        "unused_too": 156,
     }
-    assert ctypes.sizeof(Layout) == 152
+    assert ctypes.sizeof(Layout) == 160
 
 
 def test_a_later_versions_record_is_read_and_edited_as_large_as_it_was() -> None:
@@ -296,7 +300,7 @@ def as_earlier_version_writes(record: Record, generation: int) -> bytes:
 class EarlierLayout(ctypes.Structure):
     """The structure as it was before."""
 
-    _fields_ = Layout._fields_[:-6]
+    _fields_ = Layout._fields_[:-8]
 
 
 @given(records, u64)
@@ -327,8 +331,9 @@ def test_an_earlier_version_changes_only_what_it_knows_all_of(
     assert any(found.tail) == bool(later)
 
 
-def test_what_no_version_uses_yet_is_unknown() -> None:
-    stored = decode(with_field("unused", 1))
+@pytest.mark.parametrize("field", ["unused", "unused_too"])
+def test_what_no_version_uses_yet_is_unknown(field: str) -> None:
+    stored = decode(with_field(field, 1))
     assert stored.record == RECORD
     assert stored.unknown
 

@@ -24,15 +24,17 @@ TABLE = Table(
             IDENTITY,
             egress="retag",
             prepared=(Preparation("gro", PEER, "off"), Preparation("program", PEER, "")),
+            prepare="program",
+            home=HARDWARE,
         ),
-        Port(15, "gone", None, egress=""),
+        Port(15, "gone", None, egress="", home=IDENTITY),
     ),
     sets=(PortSet("empty", frozenset()), PortSet("guests", frozenset({15, 3}))),
     owner=True,
     xdpkit="9.9.9",
 )
 
-PARTS = ("name", "xdpkit", "ports", "sets", "members", "preparations", "texts")
+PARTS = ("name", "xdpkit", "ports", "sets", "members", "preparations", "texts", "homes")
 
 
 def changed(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,25 @@ def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError) as of_set:
         PortSet(name, frozenset())
     assert of_table.value.cause == of_set.value.cause == rule
+
+
+@pytest.mark.parametrize("value", [None, 5, b"lan", True, 1.5, []])
+def test_what_is_no_text_is_no_name(value: Any) -> None:
+    with pytest.raises(UsageError, match="such a name is 1 to 32 of"):
+        Table(value, 1)
+    with pytest.raises(UsageError, match="a port's name is a text, not"):
+        Port(0, value, None)
+
+
+@pytest.mark.parametrize("size", [None, "64", True, 1.5])
+def test_what_is_no_number_is_no_size(size: Any) -> None:
+    with pytest.raises(UsageError, match=f"room for 1 to 1024 ports, not {size!r}"):
+        Table("lan", size)
+
+
+def test_how_a_port_is_to_be_prepared_is_known() -> None:
+    with pytest.raises(UsageError, match="it is one of any, gro, program, or nothing"):
+        Port(0, "eth0", None, prepare="magic")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["eth0", "a.100", "Küche", "x" * 32, "1a", "-1", "eth0:1"])

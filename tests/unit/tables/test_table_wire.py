@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.tables.sample import HARDWARE, IDENTITY, PARTS, PEER, TABLE, changed
 from xdpkit.errors import ObjectFormatError, UsageError
 from xdpkit.tables import wire
-from xdpkit.tables.model import Identity, Port, PortSet, Preparation, Table
+from xdpkit.tables.model import WISHES, Identity, Port, PortSet, Preparation, Table
 
 
 def widened(layout: type[Structure], more: bytes) -> Callable[[bytes], bytes]:
@@ -81,6 +81,8 @@ def tables(draw: Any) -> Table:
             draw(st.none() | identities),
             draw(st.none() | texts),
             tuple(draw(st.lists(preparations, max_size=2))),
+            draw(st.sampled_from(WISHES)),
+            draw(st.none() | identities),
         )
         for number in numbers
     )
@@ -147,6 +149,14 @@ def test_a_damaged_table_is_refused(at: int) -> None:
             numbers={"preparation_size": sizeof(wire._Preparation) + 8},
             parts={"preparations": widened(wire._Preparation, b"\1" + bytes(7))},
         ),
+        changed(numbers={"unused_too": 1}),
+        changed(
+            numbers={"home_size": sizeof(wire._Home) + 8},
+            parts={"homes": widened(wire._Home, b"\1" + bytes(7))},
+        ),
+        changed(parts={"homes": put(wire._Home.unused.offset, 1)}),
+        changed(parts={"ports": put(wire._Port.unused.offset, 1)}),
+        changed(parts={"ports": put(wire._Port.prepare.offset, 99)}),
         changed(parts={"ports": put(wire._Port.flags.offset, 1 << 2 | 1)}),
         changed(parts={"ports": put(wire._Port.interface.offset + 12, 1 << 1)}),
         changed(parts={"ports": put(wire._Port.interface.offset + 44, 1)}),
@@ -188,7 +198,7 @@ def test_an_older_versions_shorter_elements_are_read() -> None:
     ("data", "cause"),
     [
         (changed(numbers={"port_size": 0}), "ports has elements without a size"),
-        (changed(numbers={"port_size": 100}), "ports has 312 bytes, no multiple of 100"),
+        (changed(numbers={"port_size": 100}), "ports has 336 bytes, no multiple of 100"),
         (changed(numbers={"room": 4}), "it has room for 4 ports"),
         (changed(parts={"texts": lambda _: b""}), "a text reaches out of it"),
         (changed(parts={"members": lambda _: b""}), "a set reaches out of it"),
@@ -201,6 +211,10 @@ def test_an_older_versions_shorter_elements_are_read() -> None:
         (
             changed(parts={"preparations": put(wire._Preparation.port.offset, 5)}),
             "something was prepared for no port: 5",
+        ),
+        (
+            changed(parts={"homes": put(wire._Home.port.offset, 5)}),
+            "a place is kept for no port: 5",
         ),
     ],
 )
