@@ -2,7 +2,8 @@
 """Children that kill themselves at a given step of a change, and what they leave in the kernel.
 
 A step is a system call that matters: of bpf(2), by the funnel that all of them go through; of
-netlink, by the request; of the file system, locks and processes, by Python's audit events. A call
+netlink, by the request; of ethtool, by what it sets; of the file system, locks and processes, by
+Python's audit events. A call
 that only reads, or that makes something which dies with the process, leaves nothing to be seen: a
 death before it is the same as one before the next step that counts. So the short runs die before
 those that last only, and the long ones before each.
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from tests.kernel.net import Veth
 from xdpkit.errors import UsageError
 from xdpkit.interfaces import namespaces
 from xdpkit.kernel import Map
-from xdpkit.syscalls import bpf
+from xdpkit.syscalls import bpf, ethtool
 from xdpkit.syscalls.bpf import ObjectKind
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.uapi.bpf import Cmd, MapType
@@ -62,7 +63,14 @@ _LASTING_COMMANDS = {
     Cmd.PROG_BIND_MAP,
 }
 _LASTING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "subprocess.Popen"}
-_EVENTS = _LASTING_EVENTS | {"fcntl.flock", "os.chmod", "os.chown", "os.listdir", "os.scandir"}
+_EVENTS = _LASTING_EVENTS | {
+    "fcntl.flock",
+    "fcntl.ioctl",
+    "os.chmod",
+    "os.chown",
+    "os.listdir",
+    "os.scandir",
+}
 
 
 class Killing:
@@ -162,7 +170,7 @@ class Killing:
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Note what this process makes in the kernel, and have its children step."""
-        real, real_request = bpf.funnel, NetlinkSocket.request
+        real, real_request, real_set = bpf.funnel, NetlinkSocket.request, ethtool.set_offloads
 
         def funnel(cmd: int, argument: Any) -> int:
             if self._every or cmd in _LASTING_COMMANDS:
@@ -178,7 +186,16 @@ class Killing:
                 self._step(f"netlink {kind}")
             return real_request(connection, kind, *args, **options)
 
+        def set_offloads(
+            connection: NetlinkSocket, interface: str | int, wanted: Mapping[str, bool]
+        ) -> None:
+            # Where each ioctl is a step, this is none besides.
+            if not self._every:
+                self._step(f"ethtool {wanted}")
+            real_set(connection, interface, wanted)
+
         monkeypatch.setattr(bpf, "funnel", funnel)
+        monkeypatch.setattr(ethtool, "set_offloads", set_offloads)
         monkeypatch.setattr(NetlinkSocket, "request", request)
 
     def _note(self, kind: ObjectKind, descriptor: int) -> None:

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 import pytest
 
+import xdpkit
 from tests.kernel.failing import Scene, scene
 from tests.kernel.fates import set_gro
 from tests.kernel.killing import wait_until
 from tests.kernel.net import Veth, make_veth, namespace, rtnetlink
-from tests.kernel.ported import read
+from tests.kernel.ports_net import source
 from tests.kernel.process import shipped
 from xdpkit import monitor
+from xdpkit.monitor.doctor import Complaint
 from xdpkit.monitor.model import Snapshot
 from xdpkit.monitor.portcounts import PortState, TableCounts
 from xdpkit.monitor.samples import (
@@ -27,6 +29,7 @@ from xdpkit.monitor.samples import (
     PORT_ABSENT,
     PORT_ERRORS,
     PORT_TRANSMIT_DROPS,
+    PORT_UNASSIGNED,
     REDIRECT_ERRORS,
     TRANSMIT_DROPS,
     samples,
@@ -34,7 +37,8 @@ from xdpkit.monitor.samples import (
 from xdpkit.ports import PortTable
 from xdpkit.uapi.bpf import XdpAction
 
-pytestmark = pytest.mark.needs("live-frames", "bpf-link-xdp")
+# The resident programs count for the whole machine, and have so many slots for it.
+pytestmark = [pytest.mark.needs("live-frames", "bpf-link-xdp"), pytest.mark.alone]
 
 FRAMES = 200
 NATIVE, GENERIC = ("native",), ("generic",)
@@ -76,14 +80,14 @@ class Stage:
         """Make an interface the next port, with a program that returns this for what is sent."""
         program = None
         if egress is not None:
-            found = read("egress")
+            found = source("egress").snapshot()
             found.variables["action"] = egress
             program = found.programs["egress"]
         self.table.add(veth.name, netns=self.scene.netns, egress=program, force=True)
 
     def sends_by(self, program: str) -> None:
         """Attach a program that sends each frame to the table."""
-        self.scene.attach(self.table.load(read("ported").programs[program]))
+        self.scene.attach(self.table.load(source("ported").programs[program]))
 
     def report(self) -> TableCounts:
         """Return what is counted for the table."""
@@ -114,6 +118,7 @@ _NAMES = {
     PORT_ERRORS: "port ",
     PORT_TRANSMIT_DROPS: "port transmit_drops",
     BROADCAST_ERRORS: "broadcast ",
+    PORT_UNASSIGNED: "unassigned",
     ERRORS: "error ",
     REDIRECT_ERRORS: "redirect ",
     TRANSMIT_DROPS: "transmit_drops",
@@ -146,7 +151,11 @@ class Loss:
 def _absent(stage: Stage) -> None:
     """Its interface goes with the namespace that it is in."""
     with namespace() as away:
-        stage.table.add(make_veth(away).name, netns=away, force=True)
+        veth = make_veth(away, stage.scene.netns)
+        stage.table.add(veth.name, netns=away, force=True)
+    # The kernel takes a namespace apart in the background.
+    with rtnetlink(stage.scene.netns) as connection:
+        wait_until(lambda: not connection.link_lookup(ifname=veth.peer))
 
 
 def _down(stage: Stage) -> None:
@@ -365,7 +374,7 @@ def test_what_comes_and_goes_by_a_port_is_counted(place: str, installed: None) -
     with staged(place, "native") as stage:
         stage.add(stage.scene.near)
         stage.add(stage.bad)
-        program = stage.table.load(read("ported").programs["to_others"])
+        program = stage.table.load(source("ported").programs["to_others"])
         stage.scene.attach(program)
         met = stage.scene.send(FRAMES, 64)
 
@@ -387,6 +396,17 @@ def test_an_interface_in_two_tables_has_its_losses_in_both(place: str, installed
         wait_until(lambda: stage.scene.met() == met, lambda: f"{stage.scene.met()} of {met}")
         assert [each.ports[0].lost for each in stage.snapshot().tables] == [met, met]
         other.destroy()
+
+
+def test_frames_to_a_number_that_no_port_has_are_the_tables(place: str, installed: None) -> None:
+    with staged(place, "native") as stage:
+        obj = source("ported").snapshot()
+        obj.variables["port"] = 5
+        stage.scene.attach(stage.table.load(obj.programs["to_port"]))
+        met = stage.scene.send(FRAMES, 64)
+        wait_until(lambda: stage.report().unassigned == {5: met}, lambda: f"{stage.report()}")
+        expected = {"unassigned": met, "error aborted": met}
+        wait_until(lambda: stage.sums() == expected, lambda: f"{stage.sums()}, not {expected}")
 
 
 @pytest.mark.parametrize(("mode", "is_behind_served"), [("native", True), ("generic", False)])
@@ -429,3 +449,88 @@ def test_the_doctor_says_what_is_wrong_with_ports_and_what_helps(
         assert f"ip link set dev {stage.bad.name} up" in down.remedy
         unfit = [each.what for each in found.complaints if each.kind == "port-unfit"]
         assert any("leaves checksums unfinished" in each for each in unfit)
+
+
+def told(stage: Stage, kind: str) -> Complaint:
+    """Wait until the doctor has a complaint of a kind, and return the only one."""
+    names = [stage.scene.near.name, stage.bad.name]
+    found: list[Complaint] = []
+
+    def is_there() -> bool:
+        complaints = monitor.examine(stage.scene.netns, names).complaints
+        found[:] = [each for each in complaints if each.kind == kind]
+        return bool(found)
+
+    wait_until(is_there, lambda: f"no {kind}")
+    (complaint,) = found
+    return complaint
+
+
+def test_the_doctor_says_to_which_ports_without_interface_a_program_sends(
+    place: str, installed: None
+) -> None:
+    with staged(place, "native") as stage:
+        _absent(stage)
+        stage.add(stage.scene.near)
+        spec = source("ported").programs["to_port"]
+        with xdpkit.attach(stage.scene.near.name, spec, netns=place):
+            met = stage.scene.send(FRAMES, 64)
+            aborted = told(stage, "aborted")
+        assert aborted.packets == met
+        assert aborted.cause is not None
+        assert aborted.cause.startswith("xdpkit_redirect_to_port() (xdpkit.h:")
+        port = stage.report().ports[0]
+        assert (
+            f"{met} packets to port 0 ({port.name}) of lan, whose interface is gone"
+            in aborted.evidence
+        )
+        assert aborted.remedy is not None
+        assert aborted.remedy.endswith("xdpkit ports watch lan")
+
+
+def test_the_doctor_tells_of_a_broadcast_that_failed_once_and_why(
+    place: str, installed: None
+) -> None:
+    with staged(place, "generic") as stage:
+        _down(stage)
+        stage.sends_by("to_others")
+        stage.scene.send(FRAMES, 64)
+        failed = told(stage, "redirect-failed")
+        assert failed.cause is not None
+        assert f"now port 0 of lan: {stage.bad.name} is down" in failed.cause
+        assert "no entry" not in failed.cause
+        found = monitor.examine(place).complaints
+        assert [each.kind for each in found if each.kind == "broadcast-failed"] == []
+
+
+def test_the_doctor_knows_an_other_end_that_is_down_from_a_program_that_drops(
+    place: str, installed: None
+) -> None:
+    with staged(place, "native") as stage:
+        _peer_down(stage)
+        stage.sends_by("to_port")
+        stage.scene.send(FRAMES, 64)
+        assert told(stage, "transmit-drops").cause == (
+            f"{stage.bad.name} has no carrier: the other end is down, or not connected"
+        )
+    with staged(place, "native") as stage:
+        _egress(XdpAction.DROP)(stage)
+        stage.sends_by("to_port")
+        stage.scene.send(FRAMES, 64)
+        cause = told(stage, "transmit-drops").cause
+        assert cause is not None
+        assert cause.startswith("egress, the egress program of port 0, dropped them")
+
+
+def test_a_program_that_is_strict_about_its_ports_has_no_complaint_when_all_is_well(
+    place: str, installed: None
+) -> None:
+    with staged(place, "native") as stage:
+        near = stage.scene.near.name
+        stage.table.add(near, netns=place, prepare=True)
+        stage.add(stage.scene.target())
+        spec = source("ported").programs["to_others"]
+        with xdpkit.attach(near, spec, netns=place, policy="strict"):
+            found = monitor.examine(place, [near])
+        assert found.unseen == ()
+        assert [each.kind for each in found.complaints if each.kind == "findings-changed"] == []

@@ -15,9 +15,9 @@ import pytest
 
 from tests.kernel.killing import Killing, killing
 from tests.kernel.net import Veth, make_veth
-from tests.kernel.ports_net import delete, egress, in_map, left, make_again, numbers
+from tests.kernel.ports_net import delete, egress, in_map, left, make_again, numbers, set_link
 from xdpkit import PortTable
-from xdpkit.errors import UsageError
+from xdpkit.errors import RequirementUnmet, UsageError
 from xdpkit.interfaces.observation import GRO
 from xdpkit.syscalls.ethtool import offloads_of
 from xdpkit.syscalls.netlink import NetlinkSocket
@@ -55,6 +55,11 @@ class Scene:
         with self.open() as lan:
             lan.add(self.veth.name, netns=self.veth.netns, prepare="gro", egress=egress())
 
+    def fail_to_add(self) -> None:
+        """Add an interface that is refused only after it was prepared: its MTU is too small."""
+        with self.open() as lan, pytest.raises(RequirementUnmet):
+            lan.add(self.other.name, netns=self.other.netns, prepare="gro", policy="strict")
+
     def remove(self) -> None:
         with self.open() as lan:
             lan.remove(self.veth.name, free=True)
@@ -75,9 +80,10 @@ class Scene:
         with self.open() as lan:
             lan.destroy()
 
-    def has_gro(self) -> bool:
-        with entered(self.veth.peer_netns), NetlinkSocket() as connection:
-            return offloads_of(connection, self.veth.peer, GRO)[GRO].active
+    def has_gro(self, veth: Veth | None = None) -> bool:
+        veth = veth or self.veth
+        with entered(veth.peer_netns), NetlinkSocket() as connection:
+            return offloads_of(connection, veth.peer, GRO)[GRO].active
 
     def assert_consistent(self) -> None:
         """The maps say what the record says, and what is prepared is what is written down."""
@@ -158,6 +164,27 @@ def test_an_interface_that_was_being_added_is_a_port_or_not(scene: Scene) -> Non
 
     scene.create()
     scene.deaths(nothing, scene.add, then)
+    scene.destroy()
+
+
+@thoroughly
+def test_an_adding_that_fails_and_is_killed_leaves_nothing_prepared(scene: Scene) -> None:
+    scene.create()
+    scene.add()
+    set_link(scene.other.netns, scene.other.name, mtu=1400)
+
+    def then() -> None:
+        scene.follow()
+        (ports,) = left(scene.pin_root).values()
+        with scene.open() as lan:
+            for port in ports:
+                if port.number != 0:
+                    lan.remove(port.number, free=True)
+        scene.assert_consistent()
+        assert not scene.has_gro(scene.other)
+
+    scene.deaths(nothing, scene.fail_to_add, then)
+    assert [port.name for port in left(scene.pin_root)["lan"]] == [scene.veth.name]
     scene.destroy()
 
 

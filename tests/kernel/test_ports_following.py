@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+import resource
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
 from tests.kernel.killing import wait_until
-from tests.kernel.net import Veth, make_veth, namespace
+from tests.kernel.net import Veth, make_veth, namespace, rtnetlink
 from tests.kernel.ports_net import (
     BURST,
     delete,
@@ -25,15 +29,19 @@ from tests.kernel.ports_net import (
     sending,
     set_link,
 )
-from xdpkit import PortTable, ports
+from xdpkit import PortTable, interfaces, ports
 from xdpkit.errors import UsageError
+from xdpkit.interfaces import namespaces
 from xdpkit.interfaces.observation import GRO
-from xdpkit.ports import Change, Event, Watch, following, watching
-from xdpkit.ports.announcing import Announcements
+from xdpkit.kernel import folder
+from xdpkit.ports import Change, Event, Watch, following, peers, watching
+from xdpkit.ports.announcing import NOTHING, Announcements, Heard
 from xdpkit.ports.planning import NO_PORT
-from xdpkit.syscalls.ethtool import offloads_of
+from xdpkit.syscalls import bpf
+from xdpkit.syscalls.ethtool import offloads_of, set_offloads
+from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.netlink import NetlinkSocket
-from xdpkit.syscalls.netns import entered, path_of
+from xdpkit.syscalls.netns import cookie, entered, is_foreign, path_of
 from xdpkit.tables import store
 
 
@@ -170,6 +178,135 @@ def test_what_was_prepared_is_prepared_again(veth: Veth, pin_root: str) -> None:
         assert lan.remove(0) == ()
         with entered(veth.netns), NetlinkSocket() as connection:
             assert not offloads_of(connection, veth.peer, GRO)[GRO].active
+
+
+def test_what_needed_nothing_at_first_is_prepared_when_it_comes_back(
+    veth: Veth, pin_root: str
+) -> None:
+    bare = {GRO: True, **dict.fromkeys((*peers.CHECKSUMS[:1], *peers.CHECKSUMS[3:]), False)}
+    bare |= dict.fromkeys(peers.VLAN_TAGS, False)
+    with entered(veth.netns), NetlinkSocket() as connection:
+        set_offloads(connection, veth.peer, bare)
+    with PortTable.create("lan", pin_root=pin_root) as lan:
+        assert lan.add(veth.name, netns=veth.netns, prepare=True).prepared == ()
+        delete(veth)
+        make_again(veth)
+        assert events(lan.follow()) == [(0, Event.RETURNED), (0, Event.PREPARED)]
+        assert lan.port(0).prepared
+        with sending(lan, 0) as sender:
+            sender.reach(veth)
+
+
+@contextmanager
+def foreign_namespace() -> Iterator[str]:
+    """Make a network namespace as any user can, with a user namespace of its own."""
+    made = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(made, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        if child.stdout.readline() != b"\n":
+            pytest.skip("this host lets nobody make user namespaces")
+        yield f"/proc/{child.pid}/ns/net"
+
+
+def test_another_users_namespace_takes_no_port_over(veth: Veth, pin_root: str) -> None:
+    with table(pin_root, veth) as lan, foreign_namespace() as foreign:
+        mac = veth.interface.mac
+        with rtnetlink(foreign) as connection:
+            address = ":".join(f"{each:02x}" for each in mac)
+            connection.link(
+                "add", ifname=veth.name, kind="veth", address=address, peer={"ifname": "p"}
+            )
+        with entered(foreign):
+            assert is_foreign()
+            place = cookie()
+        delete(veth)
+        with store.locked("lan", "follow", pin_root=pin_root) as opened:
+            followed = following.follow(opened)
+        assert events(followed.changes) == [(0, Event.GONE)]
+        assert place not in followed.places
+        make_again(veth)
+        assert events(lan.follow()) == [(0, Event.RETURNED)]
+
+
+def test_a_port_that_was_put_into_another_users_namespace_is_followed_there(
+    netns: str, pin_root: str
+) -> None:
+    with foreign_namespace() as foreign:
+        veth = make_veth(foreign, netns)
+        with table(pin_root, veth) as lan:
+            delete(veth)
+            assert events(lan.follow()) == [(0, Event.GONE)]
+            with rtnetlink(foreign) as connection:
+                connection.link("add", ifname=veth.name, kind="veth", peer={"ifname": "p"})
+            assert events(lan.follow()) == [(0, Event.RETURNED)]
+
+
+def test_interfaces_that_change_all_the_time_keep_nobody_from_a_table(
+    netns: str, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = NetlinkSocket._exchange
+
+    def interrupted(*args: Any) -> tuple[Any, bool]:
+        answers, _ = real(*args)
+        return answers, False
+
+    names = {f"d{number}": 100 + number * 3 for number in range(40)}
+    make_with_indexes(netns, names)
+    monkeypatch.setattr(NetlinkSocket, "_exchange", interrupted)
+    with PortTable.create("lan", pin_root=pin_root) as lan:
+        for name in names:
+            lan.add(name, netns=netns, force=True)
+        assert lan.follow() == ()
+        set_link(netns, "d7", state="down")
+        with namespace() as other:
+            move(Veth("d7", netns, "d7p", netns), other)
+            assert events(lan.follow()) == [(7, Event.MOVED)]
+
+
+def test_all_namespaces_are_looked_through_only_for_a_port_that_is_missing(
+    netns: str, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, away = make_veth(netns), make_veth(netns)
+    searches = 0
+    real = namespaces.reachable
+
+    def counted() -> namespaces.Reachable:
+        nonlocal searches
+        searches += 1
+        return real()
+
+    with table(pin_root, here, away), store.locked("lan", "x", pin_root=pin_root) as opened:
+        monkeypatch.setattr(namespaces, "reachable", counted)
+        following.follow(opened)
+        assert searches == 0
+        delete(away)
+        following.follow(opened, search=lambda port: port.name == here.name)
+        assert searches == 0
+        following.follow(opened)
+        assert searches == 1
+
+
+def test_a_table_that_is_locked_keeps_nobody_from_another_one(
+    pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = folder._lock
+
+    def refuse(opened: Fd, path: str, what: str) -> None:
+        assert not path.endswith("/wan")
+        real(opened, path, what)
+
+    with (
+        PortTable.create("lan", pin_root=pin_root) as lan,
+        PortTable.create("wan", pin_root=pin_root, owned=True) as wan,
+        store.locked("wan", "look at it", pin_root=pin_root),
+    ):
+        monkeypatch.setattr(folder, "_lock", refuse)
+        lan.set("guests", [])
+        wan.close()
+        # It is an orphan now, and still locked.
+        lan.set("guests", [])
+        assert store.names(pin_root) == ["lan", "wan"]
+    assert ports.sweep(pin_root) == ("wan",)
 
 
 def test_an_index_that_interfaces_of_two_namespaces_have_stands_for_neither(
@@ -359,9 +496,9 @@ def test_a_watch_looks_at_nothing_while_nothing_is_announced(
         looks += 1
         return real(*args, **options)  # type: ignore[arg-type]
 
-    def heard_of_others(announcements: Announcements) -> bool:
+    def heard_of_others(announcements: Announcements) -> Heard:
         heard(announcements)
-        return False
+        return NOTHING
 
     monkeypatch.setattr("xdpkit.ports.watching.follow", counted)
     monkeypatch.setattr(Announcements, "heard", heard_of_others)
@@ -376,6 +513,72 @@ def test_a_watch_looks_at_nothing_while_nothing_is_announced(
 def test_a_watch_of_a_table_that_is_not_there_is_refused(pin_root: str) -> None:
     with pytest.raises(UsageError, match="port table lan"):
         ports.watch(["lan"], pin_root=pin_root)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_watch_prepares_again_what_somebody_has_switched_off(veth: Veth, pin_root: str) -> None:
+    with PortTable.create("lan", pin_root=pin_root) as lan:
+        lan.add(veth.name, netns=veth.netns, prepare="gro")
+        with ports.watch(["lan"], pin_root=pin_root) as watch:
+            assert watch.wait(timeout=0) is None
+            with entered(veth.netns), NetlinkSocket() as connection:
+                set_offloads(connection, veth.peer, {GRO: False})
+            change = watch.wait()
+            assert change is not None
+            assert change.event is Event.PREPARED
+        with entered(veth.netns), NetlinkSocket() as connection:
+            assert offloads_of(connection, veth.peer, GRO)[GRO].active
+
+
+def test_a_watch_tells_once_that_a_table_cannot_be_followed(
+    veth: Veth, pin_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_PERIOD", 0.0)
+    with PortTable.create("lan", pin_root=pin_root) as lan:
+        lan.add(veth.name, netns=veth.netns, egress=egress(), force=True)
+        os.unlink(f"{pin_root}/xdpkit/ports/lan/egress-0")
+        path = f"{pin_root}/xdpkit/ports/lan/egress-0"
+        bpf.obj_pin(lan.maps["xdpkit_port_counts"].fileno(), path, what="pin something else")
+        with ports.watch(["lan"], pin_root=pin_root) as watch:
+            change = watch.wait()
+            assert change is not None
+            assert (change.event, change.port) == (Event.REFUSED, None)
+            assert change.text == "port table lan cannot be followed: it is a map, not a program"
+            assert watch.wait(timeout=0.2) is None
+        os.unlink(path)
+        with ports.watch(["lan"], pin_root=pin_root) as watch:
+            lan.destroy()
+            # That there is none any more is no trouble.
+            assert watch.wait(timeout=0.1) is None
+
+
+@pytest.mark.parametrize("names", ["lan", b"lan", 5, [None], [["lan"]]])
+def test_what_is_no_list_of_names_is_refused(names: Any, pin_root: str) -> None:
+    with pytest.raises(UsageError, match=r"watch port tables: .*name"):
+        ports.watch(names, pin_root=pin_root)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, "1"])
+def test_what_is_no_time_is_refused(timeout: Any, pin_root: str) -> None:
+    with (
+        ports.watch(pin_root=pin_root) as watch,
+        pytest.raises(UsageError, match="is no number of seconds"),
+    ):
+        watch.wait(timeout)
+
+
+def test_a_watch_of_a_process_with_many_descriptors_works(veth: Veth, pin_root: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 1100
+    with ExitStack() as resources:
+        resources.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2 * count), before[1]))
+        for _ in range(count):
+            resources.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        with ports.watch(pin_root=pin_root) as watch:
+            assert watch.wait(timeout=0) is None
+        with interfaces.watch(veth.name, netns=veth.netns) as findings:
+            assert findings.wait(timeout=0) is None
 
 
 def test_a_stopped_watch_ends_at_once(pin_root: str) -> None:

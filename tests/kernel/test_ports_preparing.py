@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,17 +14,21 @@ from tests.kernel.attaching import program as passing
 from tests.kernel.fates import set_gro
 from tests.kernel.joined import Joined, delete, joined, needs_gro, offloads, set_link
 from tests.kernel.net import Veth, make_veth, namespace, rtnetlink
+from xdpkit import PortTable
 from xdpkit.capabilities import Answer
 from xdpkit.errors import HookBusy, KernelRefused, RequirementUnmet, UsageError
 from xdpkit.hook import Hook, attach
 from xdpkit.interfaces import resolve
 from xdpkit.negotiation import Outcome
-from xdpkit.ports import fitness, peers, preparing
+from xdpkit.ports import fitness, heirs, peers, preparing
 from xdpkit.ports.preparing import How
 from xdpkit.syscalls import ethtool
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.syscalls.netns import entered, path_of
+from xdpkit.syscalls.rtnetlink import encode_selector
+from xdpkit.tables import store
 from xdpkit.tables.model import Preparation
+from xdpkit.uapi.if_link import RouteMessage
 
 ways = pytest.mark.parametrize("how", [pytest.param("gro", marks=needs_gro), "program"])
 
@@ -63,7 +68,7 @@ def far(netns: str) -> Iterator[Veth]:
 def test_prepared_ports_pass_tcp_and_are_put_back(ports: Joined, how: How, pin_root: str) -> None:
     before = [state(veth) for veth in (ports.one, ports.other)]
     made = [*plan(ports.one, how), *plan(ports.other, how)]
-    assert [each.what for each in made] == [how, "tx-checksum"] * 2
+    assert [each.what for each in made] == [how, "tx-checksum", "tx-vlan"] * 2
     for each in made:
         preparing.apply(each, pin_root=pin_root)
 
@@ -117,12 +122,17 @@ def test_what_was_written_down_but_not_made_is_undone_without_a_change(
 def test_what_was_so_before_stays_so(far: Veth) -> None:
     set_gro(far.peer_netns, far.peer, on=True)
     with entered(far.peer_netns), NetlinkSocket() as connection:
-        ethtool.set_offloads(connection, far.peer, {"tx-checksum-sctp": False})
+        ethtool.set_offloads(
+            connection, far.peer, {"tx-checksum-sctp": False, "tx-vlan-stag-hw-insert": False}
+        )
     before = state(far)
-    (made,) = plan(far)
-    assert (made.what, made.before) == ("tx-checksum", "tx-checksum-ip-generic")
-    preparing.apply(made)
-    preparing.undo(made)
+    checksum, vlan = plan(far)
+    assert (checksum.what, checksum.before) == ("tx-checksum", "tx-checksum-ip-generic")
+    assert (vlan.what, vlan.before) == ("tx-vlan", "tx-vlan-hw-insert")
+    for each in (checksum, vlan):
+        preparing.apply(each)
+    for each in (checksum, vlan):
+        preparing.undo(each)
 
     assert state(far) == before
 
@@ -145,7 +155,7 @@ def test_gro_that_the_peer_got_while_it_was_down_is_made_to_count(far: Veth) -> 
 
 
 def test_a_peer_that_somebody_gave_another_program_is_left_alone(far: Veth, pin_root: str) -> None:
-    program, _ = plan(far, "program")
+    program, *_ = plan(far, "program")
     with attach(far.peer, passing(), netns=far.peer_netns, pin_root=pin_root):
         with pytest.raises(HookBusy):
             preparing.apply(program, pin_root=pin_root)
@@ -157,7 +167,7 @@ def test_a_peer_that_somebody_gave_another_program_is_left_alone(far: Veth, pin_
 def test_the_program_is_found_by_its_cookie_and_taken_off_by_nobody_else(
     far: Veth, pin_root: str
 ) -> None:
-    program, _ = plan(far, "program")
+    program, *_ = plan(far, "program")
     preparing.apply(program, pin_root=pin_root)
     another = replace(program, before="cookie 1")
     hook = Hook(far.peer, netns=far.peer_netns, pin_root=pin_root)
@@ -171,7 +181,7 @@ def test_the_program_is_found_by_its_cookie_and_taken_off_by_nobody_else(
 
 
 def test_a_cookie_that_is_none_finds_no_program(far: Veth, pin_root: str) -> None:
-    program, _ = plan(far, "program")
+    program, *_ = plan(far, "program")
     with pytest.raises(UsageError, match="its cookie was written down as 'nonsense'"):
         preparing.undo(replace(program, before="nonsense"), pin_root=pin_root)
 
@@ -257,6 +267,142 @@ def test_a_port_that_lacks_nothing_and_one_that_is_no_veth_are_not_prepared(
     assert preparing.plan(loopback, fitness.negotiate(loopback)) == ()
     for each in made:
         preparing.undo(each, pin_root=pin_root)
+
+
+def test_a_prepared_port_leaves_nothing_to_be_told(far: Veth, pin_root: str) -> None:
+    for each in plan(far):
+        preparing.apply(each, pin_root=pin_root)
+    assert {each.outcome for each in fitness.negotiate(far.interface)} == {Outcome.ACCEPTED}
+
+
+def test_what_somebody_has_switched_back_stays_as_it_is(far: Veth, pin_root: str) -> None:
+    before = state(far)
+    made = plan(far)
+    for each in made:
+        preparing.apply(each, pin_root=pin_root)
+    with entered(far.peer_netns), NetlinkSocket() as connection:
+        ethtool.set_offloads(connection, far.peer, {name: before[name] for name in peers.VLAN_TAGS})
+    for each in made:
+        preparing.undo(each, pin_root=pin_root)
+    assert state(far) == before
+
+
+def rename(netns: str, name: str, raw: bytes) -> None:
+    """Give an interface a name of any bytes."""
+    index = resolve(name, netns=netns).index
+    selector = encode_selector(index=index, name=raw.decode("utf-8", "surrogateescape"))
+    set_link(netns, name, state="down")
+    with entered(netns), NetlinkSocket() as connection:
+        connection.request(RouteMessage.SETLINK, selector, what="rename an interface")
+    with rtnetlink(netns) as route:
+        route.link("set", index=index, state="up")
+
+
+@ways
+def test_names_need_not_be_text(far: Veth, how: How, pin_root: str) -> None:
+    before = state(far)
+    raw = f"p{os.getpid()}".encode() + b"\xff"
+    rename(far.peer_netns, far.peer, raw)
+    rename(far.netns, far.name, raw)
+    renamed = replace(
+        far,
+        name=raw.decode("utf-8", "surrogateescape"),
+        peer=raw.decode("utf-8", "surrogateescape"),
+    )
+    made = plan(renamed, how)
+    assert "\\xff" in made[0].on.name
+    for each in made:
+        preparing.apply(each, pin_root=pin_root)
+    assert is_target(renamed)
+    for each in made:
+        assert preparing.undo(each, pin_root=pin_root) is None
+    assert state(renamed) == before
+
+
+# A veth in two tables
+
+
+@pytest.fixture
+def shared(far: Veth, pin_root: str) -> Iterator[tuple[PortTable, PortTable]]:
+    """Two tables with the same veth: the first has prepared it, and the second relies on that."""
+    with (
+        PortTable.create("first", pin_root=pin_root) as first,
+        PortTable.create("second", pin_root=pin_root) as second,
+    ):
+        assert first.add(far.name, netns=far.netns, prepare=True).prepared
+        assert second.add(far.name, netns=far.netns).prepared == ()
+        yield first, second
+
+
+def test_what_another_table_relies_on_is_undone_with_that(
+    far: Veth, shared: tuple[PortTable, PortTable]
+) -> None:
+    first, second = shared
+    prepared = first.port(0).prepared
+    assert first.remove(0) == tuple(
+        f"{preparing.describe(each)} stays: port 0 ({far.name}) of second relies on it, and has it"
+        " undone when it is removed"
+        for each in prepared
+    )
+    assert is_target(far)
+    assert second.port(0).prepared == prepared
+    assert second.remove(0) == ()
+    assert not is_target(far)
+    assert all(state(far)[name] for name in (*peers.CHECKSUMS[:1], *peers.VLAN_TAGS))
+
+
+def test_what_was_handed_over_by_a_command_that_was_killed_is_handed_over_once(
+    shared: tuple[PortTable, PortTable], pin_root: str
+) -> None:
+    first, second = shared
+    prepared = first.port(0).prepared
+    with store.locked("first", "remove a port", pin_root=pin_root) as opened:
+        for each in prepared:
+            assert heirs.hand_over(opened, each) is not None
+    assert first.port(0).prepared == prepared
+    first.remove(0)
+    assert second.port(0).prepared == prepared
+
+
+def test_a_table_that_relies_on_nothing_any_more_inherits_nothing(
+    far: Veth, shared: tuple[PortTable, PortTable]
+) -> None:
+    first, second = shared
+    second.remove(0)
+    assert first.remove(0) == ()
+    assert not is_target(far)
+
+
+def test_what_an_owner_prepared_and_left_is_inherited(far: Veth, pin_root: str) -> None:
+    with PortTable.create("lan", pin_root=pin_root) as lan:
+        with PortTable.create("own", pin_root=pin_root, owned=True) as own:
+            own.add(far.name, netns=far.netns, prepare=True)
+            lan.add(far.name, netns=far.netns)
+        lan.follow()
+        assert store.names(pin_root) == ["lan"]
+        assert is_target(far)
+        lan.destroy()
+    assert not is_target(far)
+
+
+def test_while_the_other_table_is_locked_nothing_is_undone_nor_forgotten(
+    far: Veth,
+    shared: tuple[PortTable, PortTable],
+    pin_root: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = shared
+    monkeypatch.setattr(heirs, "_PATIENCE", 0.0)
+    prepared = first.port(0).prepared
+    with (
+        store.locked("second", "look at it", pin_root=pin_root),
+        pytest.raises(HookBusy, match=f"port table second has {far.name}, too"),
+    ):
+        first.remove(0)
+    assert is_target(far)
+    assert (first.port(0).interface, first.port(0).prepared) == (None, prepared)
+    first.follow()
+    assert (first.port(0).prepared, second.port(0).prepared) == ((), prepared)
 
 
 def test_there_are_two_ways_only(veth: Veth) -> None:

@@ -30,6 +30,7 @@ class Interface:
         mtu: bytes, without the Ethernet header.
         rx_queues, tx_queues: how many the device was made with; it may use fewer.
         xdp: ids of the attached programs.
+        mac: hardware address; empty where it has none.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Interface:
     rx_queues: int
     tx_queues: int
     xdp: XdpIds
+    mac: bytes = b""
 
 
 def resolve(interface: str | int, *, netns: str | None = None) -> Interface:
@@ -108,7 +110,7 @@ def rx_queues_in_use(interface: Interface) -> int | None:
     """
     _, connection = _connect(interface.netns)
     with connection:
-        channels = ethtool.channels_of(connection, interface.name)
+        channels = ethtool.channels_of(connection, interface.index)
     return channels.rx if channels is not None else None
 
 
@@ -132,12 +134,13 @@ def described(
         name=link.name,
         netns=netns_name,
         netns_cookie=cookie,
-        driver=ethtool.driver_of(connection, link.name),
+        driver=ethtool.driver_of(connection, link.index),
         kind=link.kind,
         mtu=link.mtu,
         rx_queues=link.rx_queues,
         tx_queues=link.tx_queues,
         xdp=link.xdp,
+        mac=link.mac,
     )
 
 

@@ -26,10 +26,13 @@ class Place:
             a process's file, ``/proc/1234/ns/net``, which lasts as long as the process.
         cookie: its number, see :func:`xdpkit.syscalls.netns.cookie`. A name or a process's number
             can come to mean another namespace: compare the cookie once inside.
+        is_foreign: whether it is one of another user namespace, and not the one that the caller is
+            in; see :func:`xdpkit.syscalls.netns.is_foreign`.
     """
 
     netns: str | None
     cookie: int
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,10 @@ def reachable() -> Reachable:
                 continue
             seen.add(identity)
             cookie = netns.cookie()
+            is_foreign = candidate.netns is not None and netns.is_foreign()
             with contextlib.suppress(OSError):
                 lists.add(os.stat(_OWN_DEVICES).st_ino)
-        places.setdefault(cookie, Place(candidate.netns, cookie))
+        places.setdefault(cookie, Place(candidate.netns, cookie, is_foreign))
     unseen = sum(_may_be_another(candidate, lists) for candidate in closed)
     return Reachable(places, unseen + (not proc.shows_all()))
 

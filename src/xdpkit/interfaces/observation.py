@@ -110,8 +110,8 @@ def observe(iface: str | int, *, netns_name: str | None = None) -> Observation:
             takes_programs=_ask_by_binding(link)
             if said is not None and not said.features
             else (Answer.UNKNOWN, "not asked"),
-            channels=ethtool.channels_of(route, link.name),
-            offloads=ethtool.offloads_of(route, link.name, LRO, GRO_HW),
+            channels=ethtool.channels_of(route, link.index),
+            offloads=ethtool.offloads_of(route, link.index, LRO, GRO_HW),
             peer=peer,
             peer_unknown=peer_unknown,
             program_names=_program_names(link),
@@ -144,8 +144,8 @@ def peer_seen_from(route: NetlinkSocket, link: LinkInfo) -> Peer:
     Args:
         route: a socket of that namespace. link: what rtnetlink says of it.
     """
-    gro = ethtool.offloads_of(route, link.name, GRO).get(GRO)
-    channels = ethtool.channels_of(route, link.name)
+    gro = ethtool.offloads_of(route, link.index, GRO).get(GRO)
+    channels = ethtool.channels_of(route, link.index)
     return Peer(link, channels, gro.active if gro is not None else None)
 
 

@@ -82,11 +82,13 @@ class Watch(Closing):
         Returns:
             None at the end of the time, after :meth:`stop`, and when the interface has gone.
         """
-        descriptors = [self._wake.fileno(), *(each.fileno() for each in self._sockets)]
+        poll = select.poll()
+        for descriptor in (self._wake.fileno(), *(each.fileno() for each in self._sockets)):
+            poll.register(descriptor, select.POLLIN)
         end = time.monotonic() + timeout if timeout is not None else None
         while True:
-            left = max(end - time.monotonic(), 0) if end is not None else None
-            ready, _, _ = select.select(descriptors, [], [], left)
+            left = max(end - time.monotonic(), 0) * 1000 if end is not None else None
+            ready = [descriptor for descriptor, _ in poll.poll(left)]
             if not ready or self._wake.fileno() in ready:
                 return None
             if not self._heard():

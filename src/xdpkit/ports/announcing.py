@@ -8,20 +8,57 @@ that have a number here (``NETLINK_LISTEN_ALL_NSID``), and they are given one.
 
 from __future__ import annotations
 
-import errno
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from xdpkit.errors import KernelRefused, MissingPrivilege
 from xdpkit.ports import seeing
-from xdpkit.syscalls import netns
+from xdpkit.syscalls import netns, nsid
 from xdpkit.syscalls.closing import Closing
-from xdpkit.syscalls.netlink import NetlinkSocket, encode_attribute
-from xdpkit.uapi.if_link import RTNLGRP_LINK
-from xdpkit.uapi.net_namespace import NETNSA_NSID_NOT_ASSIGNED, NamespaceMessage, Netnsa
+from xdpkit.syscalls.netlink import Message, NetlinkSocket
+from xdpkit.syscalls.rtnetlink import decode_link
+from xdpkit.tables.model import Identity
+from xdpkit.uapi.if_link import RTNLGRP_LINK, RouteMessage
 
-# struct rtgenmsg: family, padded to the attributes' alignment.
-_RTGENMSG = bytes(4)
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was announced.
+
+    Attributes:
+        indexes, names, macs: those of the interfaces that it was about, in whichever namespace.
+        is_anything: whether there was anything, or something was lost.
+    """
+
+    indexes: frozenset[int] = frozenset()
+    names: frozenset[str] = frozenset()
+    macs: frozenset[bytes] = frozenset()
+    is_anything: bool = False
+
+    def concerns(self, interface: Identity) -> bool:
+        """Whether it may have been about an interface: has its index, its name or its address."""
+        return (
+            interface.ifindex in self.indexes
+            or interface.name in self.names
+            or interface.mac in self.macs
+        )
+
+
+NOTHING = Heard()
+
+
+def understood(messages: Iterable[Message]) -> Heard:
+    """Return what was announced by these messages; pure."""
+    links = [
+        decode_link(message.payload)
+        for message in messages
+        if message.type in (RouteMessage.NEWLINK, RouteMessage.DELLINK)
+    ]
+    return Heard(
+        frozenset(link.index for link in links),
+        frozenset(link.name for link in links),
+        frozenset(link.mac for link in links if any(link.mac)),
+        bool(links),
+    )
 
 
 class Announcements(Closing):
@@ -56,34 +93,21 @@ class Announcements(Closing):
             places: how to enter them, by their cookies.
         """
         new = places.keys() - self._known if self._hears_others else ()
-        self._known.update(new)
         is_any_heard = False
         for cookie in new:
             with seeing.inside(places[cookie], cookie) as is_there:
                 if is_there:
+                    self._known.add(cookie)
                     with netns.own("hear of its interfaces") as descriptor:
-                        is_any_heard |= self._number(descriptor.fileno())
+                        is_any_heard |= nsid.give_number(self._requests, descriptor.fileno())
         return is_any_heard
 
-    def _number(self, descriptor: int) -> bool:
-        """Give a namespace a number here; return whether it has one now."""
-        payload = _RTGENMSG + encode_attribute(Netnsa.FD, struct.pack("=I", descriptor))
-        payload += encode_attribute(Netnsa.NSID, struct.pack("=i", NETNSA_NSID_NOT_ASSIGNED))
-        try:
-            self._requests.request(
-                NamespaceMessage.NEWNSID, payload, what="give a network namespace a number"
-            )
-        except MissingPrivilege:
-            return False
-        except KernelRefused as error:
-            # It has one already.
-            return error.errno == errno.EEXIST
-        return True
-
-    def heard(self) -> bool:
-        """Read what was announced; return whether anything was, or was lost."""
+    def heard(self) -> Heard:
+        """Read what was announced."""
         messages = self._links.notifications()
-        return messages is None or bool(messages)
+        if messages is None:
+            return Heard(is_anything=True)
+        return understood(messages)
 
     def close(self) -> None:
         """Close the sockets; safe to repeat."""

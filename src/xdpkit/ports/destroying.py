@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from xdpkit.errors import HookBusy, XdpkitError
 from xdpkit.ports import members, users
-from xdpkit.ports.following import follow
+from xdpkit.ports.following import egress_ids, follow
+from xdpkit.ports.trying import tried
 from xdpkit.tables import store
 from xdpkit.tables.model import Port, Table
 from xdpkit.tables.store import Store
@@ -25,19 +26,20 @@ def vacate(opened: Store, port: Port) -> None:
     vacant = replace(port, interface=None, egress=None)
     if vacant != port:
         opened.write(members.with_port(opened.read(), vacant))
-        follow(opened)
+        follow(opened, thorough=False, search=False)
 
 
 def finish(opened: Store, table: Table) -> tuple[str, ...]:
     """Undo what was prepared for ports that have no interface any more. Under the lock.
 
-    Returns what may be left of it, in sentences.
+    What a port of another table relies on is left to that. Returns what may be left, in sentences.
 
     Args:
         opened: the table. table: what it says.
 
     Raises:
-        HookBusy: a hook's pins are locked by another process.
+        HookBusy: a hook's pins, or a table that has the interface, too, are locked by another
+            process.
         MissingPrivilege: a capability is missing.
         KernelRefused: the kernel or the driver refused.
     """
@@ -45,10 +47,11 @@ def finish(opened: Store, table: Table) -> tuple[str, ...]:
     for port in table.ports:
         if is_finished(port):
             continue
-        from xdpkit.ports import preparing
+        from xdpkit.ports import heirs, preparing
 
-        found = [preparing.undo(each, pin_root=opened.pin_root) for each in port.prepared]
-        notes += filter(None, found)
+        for each in port.prepared:
+            note = heirs.hand_over(opened, each) or preparing.undo(each, pin_root=opened.pin_root)
+            notes += [note] if note is not None else []
         table = members.with_port(table, replace(port, prepared=()))
         opened.write(table)
     return tuple(notes)
@@ -74,16 +77,17 @@ def destroy(opened: Store, *, force: bool, what: str) -> tuple[str, ...]:
     vacant = tuple(replace(port, interface=None, egress=None) for port in table.ports)
     opened.write(replace(table, ports=vacant, owner=True))
     # An egress program may use the map that it is in: neither would ever go.
-    follow(opened)
+    follow(opened, thorough=False, search=False)
     notes = finish(opened, opened.read())
     opened.destroy()
     return notes
 
 
 def sweep(pin_root: str, *, but: str | None = None) -> tuple[str, ...]:
-    """Destroy the tables whose owner has gone; return their names. Takes their locks.
+    """Destroy the tables whose owner has gone; return their names.
 
-    Programs that still use one send nothing any more.
+    One that somebody else has locked is left for the next time: nobody waits here for a table that
+    he has not asked for. Programs that still use one send nothing any more.
 
     Args:
         pin_root: the bpffs that they are in. but: the name of a table that is left alone.
@@ -94,18 +98,22 @@ def sweep(pin_root: str, *, but: str | None = None) -> tuple[str, ...]:
         if name == but:
             continue
         # What cannot be tidied up now must not keep anybody from another table.
-        with (
-            contextlib.suppress(XdpkitError),
-            store.locked(name, what, pin_root=pin_root) as opened,
-        ):
-            if opened.is_orphan():
-                destroy(opened, force=True, what=what)
-                swept.append(name)
+        with contextlib.suppress(XdpkitError):
+            if _is_orphan(name, pin_root):
+                with tried(name, what, pin_root=pin_root) as opened:
+                    if opened is not None and opened.is_orphan():
+                        destroy(opened, force=True, what=what)
+                        swept.append(name)
     return tuple(swept)
 
 
+def _is_orphan(name: str, pin_root: str) -> bool:
+    with store.open(name, pin_root=pin_root) as opened:
+        return opened.is_orphan()
+
+
 def _require_unused(opened: Store, table: Table, what: str) -> None:
-    own = _egress_ids(opened, table)
+    own = set(egress_ids(opened, table).values())
     using = users.of_maps(opened.maps().values(), but=own)
     if using:
         raise HookBusy(
@@ -113,14 +121,3 @@ def _require_unused(opened: Store, table: Table, what: str) -> None:
             cause=f"loaded programs use it: {users.listed(using)}",
             remedy="detach them first; or destroy it all the same, and they send nothing: --force",
         )
-
-
-def _egress_ids(opened: Store, table: Table) -> set[int]:
-    """Return the ids of a table's own programs, those that run on what is sent out of ports."""
-    found = set()
-    for port in table.ports:
-        program = opened.egress(port.number) if port.egress is not None else None
-        if program is not None:
-            with program:
-                found.add(program.id)
-    return found

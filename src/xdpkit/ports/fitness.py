@@ -273,7 +273,7 @@ def _vlan_tags(facts: Facts) -> Iterator[Precondition]:
         name,
         Answer.NO,
         f"its peer, {peer.name}, keeps VLAN tags beside the frames ({_on(beside)}), {lost}",
-        remedy=ethtool(peer, " ".join(f"{offload} off" for offload in beside)),
+        remedy=f"{PREPARE}; or {ethtool(peer, ' '.join(f'{offload} off' for offload in beside))}",
     )
 
 

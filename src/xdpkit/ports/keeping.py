@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from xdpkit.errors import XdpkitError
 from xdpkit.interfaces import Interface, resolve
@@ -15,6 +15,9 @@ from xdpkit.ports.planning import Change, Event, changed
 from xdpkit.tables.model import Identity, Port, Preparation, Table
 from xdpkit.tables.store import Store
 
+if TYPE_CHECKING:
+    from xdpkit.ports.preparing import How
+
 
 def keep_prepared(
     store: Store, numbers: Iterable[int], places: Mapping[int, str | None]
@@ -23,13 +26,13 @@ def keep_prepared(
 
     Args:
         store: the table.
-        numbers: the ports that are looked at, of those that were prepared and are there.
+        numbers: the ports that are looked at, of those that are to be prepared and are there.
         places: how to enter the namespaces where they are, by cookie.
     """
     for number in numbers:
         table = store.read()
         port = next(each for each in table.ports if each.number == number)
-        if port.interface is None or not port.prepared:
+        if port.interface is None:
             continue
         try:
             done = _keep(store, table, port, _resolved(port.interface, places))
@@ -78,12 +81,9 @@ def _is_up(verdicts: Iterable[Verdict]) -> bool:
     )
 
 
-def _way_of(port: Port) -> Literal[True, "gro", "program"]:
-    """Return in which way a port was prepared so that it receives frames."""
-    ways = {each.what for each in port.prepared}
-    if "program" in ways:
-        return "program"
-    return "gro" if "gro" in ways else True
+def _way_of(port: Port) -> How:
+    """Return in which way a port may be made to receive frames."""
+    return port.prepare if port.prepare in ("gro", "program") else True
 
 
 def _as_before(planned: Preparation, prepared: Iterable[Preparation]) -> Preparation:

@@ -8,7 +8,8 @@ of a veth, the peer's MTU counts too (veth_xdp_xmit() in drivers/net/veth.c).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xdpkit.capabilities import Answer, Precondition
@@ -21,6 +22,8 @@ from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.syscalls.rtnetlink import LinkInfo
 
 _MOST = 4
+
+_WHAT = "see how long frames are at other ports"
 
 _REMEDY = "give all ports the same MTU, and the peers of those that are a veth"
 
@@ -46,37 +49,39 @@ def of(seen: Observation) -> Lengths:
 
 def of_others(interfaces: Iterable[Interface]) -> tuple[Lengths, ...]:
     """Return the lengths of interfaces; those that are not there any more are left out."""
-    by_namespace: dict[str | None, list[Interface]] = {}
+    by_namespace: dict[str | None, list[int]] = {}
     for each in interfaces:
-        by_namespace.setdefault(each.netns, []).append(each)
+        by_namespace.setdefault(each.netns, []).append(each.index)
     found: list[Lengths] = []
-    for name, members in by_namespace.items():
-        try:
+    for name, indexes in by_namespace.items():
+        with contextlib.suppress(XdpkitError):
             with netns.entered(name):
                 route = NetlinkSocket()
-        except XdpkitError:
-            continue
-        with route:
-            found += _asked(route, members)
+            with route:
+                found += _asked(route, indexes)
     return tuple(found)
 
 
-def _asked(route: NetlinkSocket, interfaces: Iterable[Interface]) -> Iterator[Lengths]:
-    for each in interfaces:
-        what = f"look at {each.name}"
-        try:
-            link = rtnetlink.get_link(route, index=each.index, what=what)
-        except XdpkitError:
-            continue
-        yield _of(link, _peer(route, link, what))
+def _asked(route: NetlinkSocket, indexes: Collection[int]) -> Iterator[Lengths]:
+    links = rtnetlink.find_links(route, indexes, what=_WHAT)
+    near = {
+        link.peer_index
+        for link in links.values()
+        if link.kind == veths.KIND and link.peer_index is not None and link.peer_netns_id is None
+    }
+    peers = links | rtnetlink.find_links(route, near - links.keys(), what=_WHAT)
+    for link in links.values():
+        yield _of(link, _peer(route, link, peers))
 
 
-def _peer(route: NetlinkSocket, link: LinkInfo, what: str) -> LinkInfo | None:
+def _peer(route: NetlinkSocket, link: LinkInfo, near: Mapping[int, LinkInfo]) -> LinkInfo | None:
     if link.kind != veths.KIND or link.peer_index is None:
         return None
+    if link.peer_netns_id is None:
+        return near.get(link.peer_index)
     try:
         return rtnetlink.get_link(
-            route, index=link.peer_index, netns_id=link.peer_netns_id, what=what
+            route, index=link.peer_index, netns_id=link.peer_netns_id, what=_WHAT
         )
     except XdpkitError:
         # Looking into its namespace takes a capability there.

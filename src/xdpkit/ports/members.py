@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from xdpkit.errors import UsageError
-from xdpkit.tables.model import Port, PortSet, Table, check_port_name
+from xdpkit.tables.model import Port, PortSet, Table, check_port_name, is_number
 
 Selector = int | str
 """A port: its number, or its name."""
@@ -24,13 +24,33 @@ def find(table: Table, port: Selector, what: str) -> Port:
         UsageError: there is none.
     """
     for each in table.ports:
-        if str(port) in (str(each.number), each.name) and not isinstance(port, bool):
+        if is_number(port):
+            is_it = port == each.number
+        else:
+            is_it = isinstance(port, str) and port in (str(each.number), each.name)
+        if is_it:
             return each
     raise UsageError(
         what,
         cause=f"table {table.name} has no port {port}",
         remedy=f"see which it has: xdpkit ports show {table.name}",
     )
+
+
+def numbered(table: Table, number: int) -> Port | None:
+    """Return the port of a number, None where there is none."""
+    return next((each for each in table.ports if each.number == number), None)
+
+
+def all_of(table: Table, ports: Iterable[Selector], what: str) -> list[Port]:
+    """Return ports of a table.
+
+    Raises:
+        UsageError: there is one that it has not, or ports is no list of them.
+    """
+    if isinstance(ports, str | bytes) or not isinstance(ports, Iterable):
+        raise UsageError(what, cause=f"give a list of ports, by number or name, not {ports!r}")
+    return [find(table, port, what) for port in ports]
 
 
 def choose(
@@ -52,10 +72,10 @@ def choose(
     """
     name = interface if name is None else name
     check_port_name(name, what)
-    if number is not None and (isinstance(number, bool) or not 0 <= number < table.size):
+    if number is not None and not (is_number(number) and 0 <= number < table.size):
         raise UsageError(what, cause=f"{table.name} has the numbers from 0 to {table.size - 1}")
     same_name = next((port for port in table.ports if port.name == name), None)
-    same_number = next((port for port in table.ports if port.number == number), None)
+    same_number = None if number is None else numbered(table, number)
     if same_name is not None and same_name.interface is not None:
         raise UsageError(
             what,

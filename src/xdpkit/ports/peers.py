@@ -83,7 +83,7 @@ def look(interface: Interface) -> tuple[Observation, End | None]:
             with NetlinkSocket() as route:
                 link = rtnetlink.get_link(route, index=index, what="look at a veth's peer")
                 peer = peer_seen_from(route, link)
-                offloads = ethtool.offloads_of(route, link.name, *CHECKSUMS, *VLAN_TAGS, *SEGMENTS)
+                offloads = ethtool.offloads_of(route, index, *CHECKSUMS, *VLAN_TAGS, *SEGMENTS)
         except XdpkitError:
             # It has gone, or moved on.
             return seen, None
@@ -98,7 +98,7 @@ def offloads_of(interface: Interface, *names: str) -> Mapping[str, Offload]:
         MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
     """
     with netns.entered(interface.netns), NetlinkSocket() as route:
-        return ethtool.offloads_of(route, interface.name, *names)
+        return ethtool.offloads_of(route, interface.index, *names)
 
 
 def find_again(before: Identity) -> tuple[Identity | None, int]:
@@ -109,8 +109,8 @@ def find_again(before: Identity) -> tuple[Identity | None, int]:
     found = _recognised(before, seeing.look([before]))
     if found is not None:
         return found, 0
-    unseen = namespaces.reachable().unseen
-    return _recognised(before, seeing.look_everywhere()), unseen
+    sight = seeing.look_everywhere([before], foreign=True)
+    return _recognised(before, sight), sight.unseen
 
 
 def _recognised(before: Identity, sight: Sight) -> Identity | None:

@@ -3,7 +3,8 @@
 
 The order of the steps is one in which a command may be killed anywhere:
 
-1. what must not stay in a map goes, and what would be mistaken for what is to come;
+1. what must not stay in a map goes, and what would be mistaken for what is to come: a full map has
+   no room for what comes, otherwise;
 2. the record learns what the interfaces are now;
 3. the maps get what they lack. An entry that is right is not touched, and one that is wrong is
    exchanged in one step: no frame of another port is lost, nor one that this port still can send.
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from xdpkit.ports.recognising import home_of, is_made_anew
 from xdpkit.tables.model import Identity, Port, Table
 
 NO_PORT = 0xFFFFFFFF
@@ -213,6 +215,7 @@ class _Planning:
             yield from (
                 Drop(number, name) for number in entries if not self._may_stay(number, members)
             )
+        yield from (Forget(ifindex) for ifindex in now.numbers if ifindex not in self.numbers)
         table = self._table()
         if table != now.table:
             yield Write(table)
@@ -224,7 +227,6 @@ class _Planning:
                 if entries.get(number) != self.targets[number] or self._was_elsewhere(number):
                     has_program = self.ports[number].egress is not None
                     yield Put(number, self.there[number], has_program, name)
-        yield from (Forget(ifindex) for ifindex in now.numbers if ifindex not in self.numbers)
 
     def _may_stay(self, number: int, members: Collection[int]) -> bool:
         if number not in members:
@@ -238,11 +240,18 @@ class _Planning:
         return self.known[number].netns_cookie != self.there[number].netns_cookie
 
     def _table(self) -> Table:
-        ports = tuple(
-            replace(port, interface=self.there[port.number]) if port.number in self.there else port
-            for port in self.now.table.ports
+        ports = tuple(map(self._port, self.now.table.ports))
+        return (
+            self.now.table
+            if ports == self.now.table.ports
+            else replace(self.now.table, ports=ports)
         )
-        return replace(self.now.table, ports=ports)
+
+    def _port(self, port: Port) -> Port:
+        now = self.there.get(port.number)
+        if now is None or now == port.interface:
+            return port
+        return replace(port, interface=now, home=home_of(self.known[port.number], port.home, now))
 
     def changes(self) -> Iterator[Change]:
         for number, before in self.known.items():
@@ -261,7 +270,7 @@ class _Planning:
         name = after.name
         if name != before.name:
             yield self._change(number, Event.RENAMED, f"{before.name} is called {name} now")
-        if after.netns_cookie != before.netns_cookie:
+        if after.netns_cookie != before.netns_cookie and not is_made_anew(before, after):
             where = "the namespace of this command" if after.netns is None else after.netns
             text = f"{name} is in another network namespace now: {where}, interface {after.ifindex}"
             yield self._change(number, Event.MOVED, text)
@@ -298,4 +307,4 @@ def changed(table: Table, port: Port, event: Event, text: str) -> Change:
 def _as_called(before: Identity, now: Identity) -> Identity:
     """Return an interface as it is now, in the namespace as it was called by whoever added it."""
     is_same = before.netns_cookie == now.netns_cookie
-    return replace(now, netns=before.netns) if is_same else now
+    return replace(now, netns=before.netns) if is_same and before.netns != now.netns else now

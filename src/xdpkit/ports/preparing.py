@@ -2,9 +2,10 @@
 """Preparing what frames are sent to, and putting it back as it was.
 
 What a port lacks is prepared at the other end of a veth, often in a container's namespace: GRO, or
-a program, so that it receives frames at all; and that it finishes checksums itself. A preparation
-is a value that is written down before it is made. So whoever undoes it may find that it never was
-made, that somebody has undone it, or that the interface is gone: each is as good as undone.
+a program, so that it receives frames at all; and that it finishes checksums, and puts VLAN tags
+into frames, itself. A preparation is a value that is written down before it is made. So whoever
+undoes it may find that it never was made, that somebody has undone it, or that the interface is
+gone: each is as good as undone.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ How = Literal[True, "gro", "program"]
 
 _TARGET = "redirect-target"
 _UNFINISHED = ("precondition:checksums", "precondition:segments")
+_BESIDE = "precondition:vlan-tags"
 
 # Linux 5.14 (d3256efd8e8b): veth: allow enabling NAPI even without XDP.
 _GRO_SINCE = (5, 14)
@@ -67,7 +69,8 @@ def plan(
     what = f"prepare {interface.name} as a port"
     if how not in (True, "gro", "program"):
         raise UsageError(what, cause=f'it is done by "gro" or by "program", not by {how!r}')
-    asked = [each for each in verdicts if each.requirement.capability in (_TARGET, *_UNFINISHED)]
+    helped = (_TARGET, *_UNFINISHED, _BESIDE)
+    asked = [each for each in verdicts if each.requirement.capability in helped]
     lacking = {
         each.requirement.capability for each in asked if each.outcome is not Outcome.ACCEPTED
     }
@@ -109,7 +112,7 @@ def apply(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> None:
             _attach(identity, _cookie(preparation), pin_root)
         case "gro":
             _give_gro(identity)
-        case "tx-checksum":
+        case "tx-checksum" | "tx-vlan":
             _switch(identity, dict.fromkeys(_names(preparation), False))
 
 
@@ -140,7 +143,7 @@ def undo(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> str | Non
         case "gro":
             if preparation.before == _OFF:
                 _switch(identity, {GRO: False})
-        case "tx-checksum":
+        case "tx-checksum" | "tx-vlan":
             _switch(identity, dict.fromkeys(_names(preparation), True))
     return None
 
@@ -151,6 +154,7 @@ def describe(preparation: Preparation) -> str:
         "gro": "GRO on",
         "program": "a program that lets all packets pass",
         "tx-checksum": "checksum offload (tx) off",
+        "tx-vlan": "VLAN offload (txvlan) off",
     }
     return f"{done[preparation.what]} at {preparation.on.name}"
 
@@ -166,6 +170,9 @@ def _planned(seen: Observation, end: End, lacking: set[str], how: How) -> Iterat
     unfinished = end.active(*peers.CHECKSUMS)
     if unfinished and not lacking.isdisjoint(_UNFINISHED):
         yield Preparation("tx-checksum", peer, " ".join(unfinished))
+    beside = end.active(*peers.VLAN_TAGS)
+    if beside and _BESIDE in lacking:
+        yield Preparation("tx-vlan", peer, " ".join(beside))
 
 
 def _has_gro(seen: Observation) -> bool:
@@ -180,7 +187,7 @@ def _out_of_reach(what: str, seen: Observation) -> RequirementUnmet:
     return RequirementUnmet(
         what,
         cause=f"its peer, {name}, is in a network namespace that no name and no process leads to",
-        remedy=f"in that namespace: ethtool -K {shlex.quote(name)} gro on tx off",
+        remedy=f"in that namespace: ethtool -K {shlex.quote(name)} gro on tx off txvlan off",
     )
 
 
@@ -200,7 +207,7 @@ def _cookie(preparation: Preparation) -> int:
 
 def _switch(identity: Identity, wanted: Mapping[str, bool]) -> None:
     with netns.entered(identity.netns), NetlinkSocket() as route:
-        ethtool.set_offloads(route, identity.name, wanted)
+        ethtool.set_offloads(route, identity.ifindex, wanted)
 
 
 def _give_gro(identity: Identity) -> None:

@@ -1,37 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interfaces that there are now, in the namespaces where ports are, or in all of them."""
+"""The interfaces that there are now: where ports were, or in all network namespaces.
+
+Where a port was, the kernel is asked for what has its index or its name. That costs little, and
+says the same whatever else is there, and however fast that changes. Only for what is missing all
+namespaces are looked through.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from xdpkit.errors import XdpkitError
 from xdpkit.interfaces import interface as found_by
 from xdpkit.interfaces import namespaces
-from xdpkit.syscalls import netns
-from xdpkit.syscalls.netlink import Message, NetlinkSocket, decode_attributes
-from xdpkit.syscalls.rtnetlink import decode_link, encode_selector
+from xdpkit.syscalls import netns, rtnetlink
+from xdpkit.syscalls.netlink import NetlinkSocket
+from xdpkit.syscalls.rtnetlink import LinkInfo
 from xdpkit.tables.model import Identity
-from xdpkit.uapi.if_link import RouteMessage
 
-_IFINFOMSG_SIZE = 16
-_IFLA_ADDRESS = 1  # include/uapi/linux/if_link.h
+# Each namespace has a loopback device, with this index. So one that was looked into is seen to be
+# there, also if it has nothing that was looked for.
+_LOOPBACK = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The interfaces of some network namespaces, at one moment.
+    """Interfaces of some network namespaces, at one moment.
 
     Attributes:
-        interfaces: all of them.
+        interfaces: those that were seen; each once.
         places: the namespaces that were looked into: how to enter each, by its cookie.
+        unseen: how many others there may be that could not be.
     """
 
     interfaces: tuple[Identity, ...]
     places: Mapping[int, str | None]
+    unseen: int = 0
+
+    def then(self, later: Sight) -> Sight:
+        """Return what was seen before, and then."""
+        # As it was called by whoever added it.
+        found = {each.place: each for each in (*later.interfaces, *self.interfaces)}
+        return Sight(tuple(found.values()), {**later.places, **self.places}, later.unseen)
 
 
 def identify(iface: str | int, netns_name: str | None) -> Identity:
@@ -47,40 +59,60 @@ def identify(iface: str | int, netns_name: str | None) -> Identity:
     """
     with netns.entered(netns_name), NetlinkSocket() as connection:
         link = found_by.find(connection, iface, netns=netns_name)
-        answers = connection.request(
-            RouteMessage.GETLINK,
-            encode_selector(index=link.index),
-            what=f"find interface {iface!r}",
-        )
-        (found,) = _described(answers, connection.netns_cookie(), netns_name)
-    return found
+        return _identity(link, connection.netns_cookie(), netns_name)
 
 
-def look(known: Iterable[Identity]) -> Sight:
-    """Return the interfaces of the namespaces where some were when they were last seen.
+def look(known: Collection[Identity]) -> Sight:
+    """Return what has the index or the name of interfaces where they were when last seen.
 
-    A namespace that cannot be entered, by what it was called or otherwise, is not among the places.
+    A namespace is entered by what it was called. If another one is called so now, what has the
+    name there is seen, too.
     """
-    called: dict[int, set[str | None]] = {}
+    called: dict[str | None, set[str]] = {None: set()}
     for each in known:
-        called.setdefault(each.netns_cookie, set()).add(each.netns)
+        called.setdefault(each.netns, set()).add(each.name)
+    interfaces: list[Identity] = []
     places: dict[int, str | None] = {}
-    for cookie, names in called.items():
-        # The caller's own may be it, too, whatever it was called by whom.
-        for name in sorted(names | {None}, key=lambda name: name or ""):
-            if _is_at(name, cookie):
-                places[cookie] = name
-                break
-    if len(places) < len(called):
-        everywhere = namespaces.reachable()
-        for cookie in called.keys() - places.keys() & everywhere.keys():
-            places[cookie] = everywhere[cookie].netns
-    return _seen_in(places)
+    there = _by_namespace(known)
+    # The caller's own may be it, whatever it was called by whom.
+    for name in sorted(called, key=lambda name: name or ""):
+        with contextlib.suppress(XdpkitError), netns.entered(name):
+            cookie = netns.cookie()
+            # A path may be any process's by now.
+            names = called[name] if name is not None and "/" not in name else ()
+            if cookie in places or not (cookie in there or names):
+                continue
+            interfaces += _asked(cookie, name, there.get(cookie, ()), names)
+            places[cookie] = name
+    return Sight(tuple(interfaces), places)
 
 
-def look_everywhere() -> Sight:
-    """Return the interfaces of all network namespaces that can be reached."""
-    return _seen_in({cookie: place.netns for cookie, place in namespaces.reachable().items()})
+def look_everywhere(known: Collection[Identity] = (), *, foreign: bool = False) -> Sight:
+    """Return the interfaces of all network namespaces that can be reached.
+
+    Not those of other user namespaces: what is there has any name and address that somebody gave
+    it, be it those of a port. Of these, only what :func:`look` would return.
+
+    Args:
+        known: interfaces as they were when they were last seen.
+        foreign: what has the index or the name of any of these is returned from there, too.
+    """
+    reachable = namespaces.reachable()
+    there = _by_namespace(known)
+    interfaces: list[Identity] = []
+    places: dict[int, str | None] = {}
+    for cookie, place in reachable.items():
+        wanted = known if foreign else there.get(cookie, ())
+        if place.is_foreign and not wanted:
+            continue
+        with inside(place.netns, cookie) as is_there, contextlib.suppress(XdpkitError):
+            if is_there:
+                if place.is_foreign:
+                    interfaces += _asked(cookie, place.netns, wanted)
+                else:
+                    interfaces += _listed(cookie, place.netns)
+                places[cookie] = place.netns
+    return Sight(tuple(interfaces), places, reachable.unseen)
 
 
 @contextlib.contextmanager
@@ -99,42 +131,39 @@ def inside(name: str | None, cookie: int) -> Iterator[bool]:
         yield is_there
 
 
-def _is_at(name: str | None, cookie: int) -> bool:
-    with inside(name, cookie) as is_there:
-        return is_there
+def _by_namespace(known: Iterable[Identity]) -> dict[int, list[Identity]]:
+    found: dict[int, list[Identity]] = {}
+    for each in known:
+        found.setdefault(each.netns_cookie, []).append(each)
+    return found
 
 
-def _seen_in(places: Mapping[int, str | None]) -> Sight:
-    interfaces: list[Identity] = []
-    seen: dict[int, str | None] = {}
-    for cookie, name in places.items():
-        with inside(name, cookie) as is_there:
-            if not is_there:
-                continue
-            with NetlinkSocket() as connection:
-                answers = connection.dump(
-                    RouteMessage.GETLINK, encode_selector(), what="list the interfaces"
-                )
-        interfaces += _described(answers, cookie, name)
-        seen[cookie] = name
-    return Sight(tuple(interfaces), seen)
-
-
-def _described(
-    answers: Iterable[Message], cookie: int, netns_name: str | None
+def _asked(
+    cookie: int, netns_name: str | None, wanted: Iterable[Identity], names: Collection[str] = ()
 ) -> Iterator[Identity]:
-    for message in answers:
-        if message.type == RouteMessage.NEWLINK:
-            name, ifindex, mac, kind = _marks(message.payload)
-            yield Identity(name, ifindex, cookie, netns_name, mac, kind)
+    """Yield what has an index or a name of these, in the calling thread's namespace."""
+    what = "look for the interfaces of ports"
+    wanted = tuple(wanted)
+    with NetlinkSocket() as connection:
+        links = rtnetlink.find_links(
+            connection, {_LOOPBACK, *(each.ifindex for each in wanted)}, what=what
+        )
+        missing = {each.name for each in wanted}.union(names)
+        for name in missing.difference([link.name for link in links.values()]):
+            link = rtnetlink.find_link(connection, name=name, what=what)
+            if link is not None:
+                links[link.index] = link
+    for link in links.values():
+        yield _identity(link, cookie, netns_name)
 
 
-@functools.lru_cache(maxsize=4096)
-def _marks(payload: bytes) -> tuple[str, int, bytes, str]:
-    """Return name, index, address and kind of what an ``RTM_NEWLINK`` describes.
+def _listed(cookie: int, netns_name: str | None) -> Iterator[Identity]:
+    """Yield the interfaces of the calling thread's namespace."""
+    with NetlinkSocket() as connection:
+        links = rtnetlink.links_now(connection)
+    for link in links.values():
+        yield _identity(link, cookie, netns_name)
 
-    Whoever looks again and again is mostly told the same again.
-    """
-    link = decode_link(payload)
-    address = decode_attributes(payload[_IFINFOMSG_SIZE:]).get(_IFLA_ADDRESS, b"")
-    return link.name, link.index, address, link.kind or ""
+
+def _identity(link: LinkInfo, cookie: int, netns_name: str | None) -> Identity:
+    return Identity(link.name, link.index, cookie, netns_name, link.mac, link.kind or "")

@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xdpkit.errors import HookBusy, UsageError
-from xdpkit.interfaces import resolve
 from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.ports import destroying, members, users, using
 from xdpkit.ports.following import follow, recognised, require_known
@@ -19,8 +18,8 @@ from xdpkit.ports.members import Selector
 from xdpkit.ports.planning import Change
 from xdpkit.syscalls.closing import Closing
 from xdpkit.tables import store
-from xdpkit.tables.model import Identity, Port, Table, check_name, check_port_name
-from xdpkit.tables.store import Store
+from xdpkit.tables.model import Identity, Port, Table, check_name, check_port_name, check_size
+from xdpkit.tables.store import DEFAULT_SIZE, Store
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Map, Program
@@ -66,7 +65,7 @@ class PortTable(Closing):
         cls,
         name: str,
         *,
-        size: int = 64,
+        size: int = DEFAULT_SIZE,
         pin_root: StrPath = DEFAULT_ROOT,
         owned: bool = False,
     ) -> Self:
@@ -84,7 +83,10 @@ class PortTable(Closing):
             RequirementUnmet: there is no bpffs where something can be pinned to stay.
             MissingPrivilege: a capability is missing.
         """
-        root = os.fsdecode(pin_root)
+        what = f"create port table {name!r}"
+        root = _text(pin_root, "pin_root", what)
+        check_name(name, what)
+        check_size(size, what)
         destroying.sweep(root)
         return cls(store.create(name, size=size, pin_root=root, owned=owned))
 
@@ -96,12 +98,14 @@ class PortTable(Closing):
             UsageError: there is none of this name.
             MissingPrivilege: only root may look.
         """
-        return cls(store.open(name, pin_root=os.fsdecode(pin_root)))
+        what = f"open port table {name!r}"
+        check_name(name, what)
+        return cls(store.open(name, pin_root=_text(pin_root, "pin_root", what)))
 
     @property
     def size(self) -> int:
         """For how many ports it has room."""
-        return self._store.ports.max_entries
+        return self._store.size
 
     @property
     def maps(self) -> Mapping[str, Map]:
@@ -140,6 +144,7 @@ class PortTable(Closing):
         name: str | None = None,
         egress: ProgramSpec | Program | None = None,
         prepare: Prepare = False,
+        mode: str = "native",
         policy: Policy | str | None = None,
         force: bool = False,
     ) -> Port:
@@ -156,33 +161,77 @@ class PortTable(Closing):
                 xdp/devmap); one that is given as a spec is loaded for this port.
             prepare: what may be done to the veth's peer so that it takes what is sent to it: switch
                 on GRO ("gro"), attach a program that lets all pass ("program"), True: whichever
-                suits; False: nothing. It is undone when the port is removed.
+                suits; False: nothing. It is also done when the veth comes back, and undone when the
+                port is removed.
+            mode: "native" or "generic": how the programs are attached that send to it.
             policy: a Policy or its name, as for :func:`xdpkit.check`.
             force: add it even if it certainly cannot send what is redirected to it.
 
         Raises:
             UsageError: there is no such interface, it is a port of the table already, or the number
                 or name is another port's.
+            HookBusy: the number was kept for another interface, and a program has it in its
+                instructions.
             RequirementUnmet: nothing can be redirected to the interface, or the egress program does
                 not fit; and why.
             VerifierError: the egress program did not load.
             MissingPrivilege: a capability is missing.
             KernelRefused: the kernel refused.
         """
-        from xdpkit.ports.adding import Addition
-
-        wanted = Addition(
-            iface=iface,
-            netns=None if netns is None else os.fsdecode(netns),
+        (port,) = self._add(
+            [iface],
+            netns,
             number=number,
             name=name,
             egress=egress,
             prepare=prepare,
+            mode=mode,
             policy=policy,
             force=force,
         )
-        with self._changing(f"add {iface} to port table {self.name}") as (what, _):
-            return wanted.apply(self._store, what)
+        return port
+
+    def add_all(
+        self,
+        ifaces: Iterable[str | int],
+        *,
+        netns: StrPath | None = None,
+        egress: ProgramSpec | Program | None = None,
+        prepare: Prepare = False,
+        mode: str = "native",
+        policy: Policy | str | None = None,
+        force: bool = False,
+    ) -> tuple[Port, ...]:
+        """Make interfaces ports, in this order: all of them, or none if one cannot be a port.
+
+        It takes much less time than to add many one by one. Arguments and errors are those of
+        :meth:`add`.
+        """
+        if isinstance(ifaces, str | bytes) or not isinstance(ifaces, Iterable):
+            raise UsageError(
+                f"add interfaces to port table {self.name}",
+                cause=f"give a list of them, by name or index, not {ifaces!r}",
+            )
+        return self._add(
+            ifaces,
+            netns,
+            egress=egress,
+            prepare=prepare,
+            mode=mode,
+            policy=policy,
+            force=force,
+        )
+
+    def _add(
+        self, ifaces: Iterable[str | int], netns: StrPath | None, **terms: Any
+    ) -> tuple[Port, ...]:
+        from xdpkit.ports import adding
+
+        what = f"add interfaces to port table {self.name}"
+        where = None if netns is None else _text(netns, "netns", what)
+        wanted = [adding.Addition(self.name, each, where, **terms) for each in ifaces]
+        with self._changing(what):
+            return adding.add(self._store, wanted)
 
     def remove(self, port: Selector, *, free: bool = False) -> tuple[str, ...]:
         """Take the interface away from a port, and undo what was prepared for it.
@@ -196,42 +245,24 @@ class PortTable(Closing):
 
         Raises:
             UsageError: there is no such port.
-            HookBusy: it cannot be given up, as a program attached to the interface has it as its
-                own number.
+            HookBusy: it cannot be given up, as a program has it in its instructions.
         """
         with self._changing(f"remove port {port} of {self.name}") as (what, table):
             found = members.find(table, port, what)
             if free:
-                self._require_unused_number(found.number, what)
-            destroying.vacate(self._store, found)
+                users.require_unknown_number(
+                    self._store,
+                    found.number,
+                    what,
+                    remedy="detach it first; or keep the number: remove the port without --free",
+                )
+            kept = replace(found, prepare="", home=found.home or found.interface)
+            destroying.vacate(self._store, kept)
             notes = destroying.finish(self._store, self._store.read())
             if free:
                 self._store.write(members.without_port(self._store.read(), found.number))
-            follow(self._store)
+            follow(self._store, thorough=False, search=False)
             return notes
-
-    def _require_unused_number(self, number: int, what: str) -> None:
-        """Refuse to give a number up that a program on the interface has in its instructions."""
-        from xdpkit.hook.ports import constant_ports
-
-        followed = follow(self._store, thorough=False)
-        port = members.find(self._store.read(), number, what)
-        if port.interface is None or number not in followed.there:
-            return
-        place = followed.places[port.interface.netns_cookie]
-        try:
-            found = resolve(port.interface.ifindex, netns=place)
-        except UsageError:
-            # It has gone meanwhile.
-            return
-        told = constant_ports(found, pin_root=self.pin_root)
-        if any((each.table, each.number) == (self.name, number) for each in told):
-            raise HookBusy(
-                what,
-                cause=f"a program on {found.name} was attached as that of port {number},"
-                " and has the number in its instructions",
-                remedy="detach it first; or keep the number: remove the port without --free",
-            )
 
     def rename(self, port: Selector, new: str) -> Port:
         """Give a port another name; its interface keeps its own.
@@ -240,15 +271,15 @@ class PortTable(Closing):
             UsageError: there is no such port, or another one has the name.
         """
         with self._changing(f"rename port {port} of {self.name} to {new}") as (what, table):
-            found = members.find(table, port, what)
             check_port_name(new, what)
+            found = members.find(table, port, what)
             for other in table.ports:
                 if other.name == new and other.number != found.number:
                     raise UsageError(what, cause=f"port {other.number} is called {new} already")
             renamed = replace(found, name=new)
             if renamed != found:
                 self._store.write(members.with_port(table, renamed))
-            follow(self._store)
+            follow(self._store, thorough=False)
             return renamed
 
     def set(self, name: str, ports: Iterable[Selector]) -> None:
@@ -262,12 +293,25 @@ class PortTable(Closing):
 
         Raises:
             UsageError: there is no such port, or the name is impossible.
+            RequirementUnmet: an egress program of theirs and the programs that use the set do not
+                go together.
+            KernelRefused: the kernel does not take one of them into the set.
         """
         with self._changing(f"make set {name} of {self.name}") as (what, table):
             check_name(name, what)
-            numbers = [members.find(table, port, what).number for port in ports]
+            numbers = {each.number for each in members.all_of(table, ports, what)}
+            before = next((each.ports for each in table.sets if each.name == name), None)
             self._store.write(members.with_set(table, name, numbers))
-            follow(self._store)
+            refused = follow(self._store, thorough=False).refused
+            for number in sorted(numbers & refused.keys()):
+                now = self._store.read()
+                self._store.write(
+                    members.without_set(now, name)
+                    if before is None
+                    else members.with_set(now, name, before)
+                )
+                follow(self._store, thorough=False)
+                raise refused[number]
 
     def unset(self, name: str) -> None:
         """Remove a set.
@@ -277,6 +321,7 @@ class PortTable(Closing):
             HookBusy: loaded programs use it.
         """
         with self._changing(f"remove set {name} of {self.name}") as (what, table):
+            check_name(name, what)
             if name not in {each.name for each in table.sets}:
                 raise UsageError(what, cause=f"table {self.name} has no set {name}")
             programs = users.of_maps([self._store.sets[name]])
@@ -287,7 +332,7 @@ class PortTable(Closing):
                     remedy="detach them first",
                 )
             self._store.write(members.without_set(table, name))
-            follow(self._store)
+            follow(self._store, thorough=False)
 
     def destroy(self, *, force: bool = False) -> tuple[str, ...]:
         """Remove the table, and undo what was prepared for its ports. Close it all the same.
@@ -295,13 +340,21 @@ class PortTable(Closing):
         Returns what may be left of that, in sentences.
 
         Args:
-            force: also while loaded programs use it, which then send nothing any more.
+            force: also while loaded programs use it, which then send nothing any more, or have a
+                number of it in their instructions.
 
         Raises:
-            HookBusy: loaded programs use it.
+            HookBusy: there are such programs.
         """
         what = f"destroy port table {self.name}"
         with store.locked(self._store, what):
+            if not force:
+                users.require_unknown_number(
+                    self._store,
+                    None,
+                    what,
+                    remedy="detach it first; or destroy the table all the same: --force",
+                )
             return destroying.destroy(self._store, force=force, what=what)
 
     def load(
@@ -379,7 +432,20 @@ def tables(pin_root: StrPath = DEFAULT_ROOT) -> list[str]:
     """Return the names of all port tables.
 
     Raises:
+        UsageError: the root is none that can be.
         RequirementUnmet: somebody else made the folder that they are in.
         MissingPrivilege: only root may look.
     """
-    return store.names(os.fsdecode(pin_root))
+    return store.names(_text(pin_root, "pin_root", "list port tables"))
+
+
+def _text(path: StrPath, name: str, what: str) -> str:
+    """Return a path as text.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise UsageError(what, cause=f"{name} is a name or a path, not {path!r}") from None

@@ -3,6 +3,9 @@
 
 Any socket will do for the ioctl; the one given tells the network namespace. What an interface does
 not tell, or a kernel does not know, is None. Of all this only offloads are ever changed.
+
+Interfaces are given by index, or by name. The ioctl goes by names, which need not be text: one that
+was decoded, and is not UTF-8, is not the interface's any more.
 """
 
 from __future__ import annotations
@@ -27,11 +30,16 @@ from xdpkit.uapi.ethtool import (
     ETH_SS_FEATURES,
     ETH_SS_STATS,
     SIOCETHTOOL,
+    SIOCGIFNAME,
     EthtoolCommand,
 )
 from xdpkit.uapi.if_link import IFNAMSIZ
 
-_IFREQ = struct.Struct(f"={IFNAMSIZ}s16x")
+Selector = int | str
+"""An interface: its index, or its name."""
+
+# struct ifreq: a name, and a union that begins with an index or a pointer here.
+_IFREQ = struct.Struct(f"={IFNAMSIZ}si20x")
 _POINTER = struct.Struct("@P")
 
 # struct ethtool_drvinfo: cmd, driver[32], and more that is not read here; 196 bytes.
@@ -81,31 +89,31 @@ class Offload:
     changeable: bool
 
 
-def driver_of(connection: NetlinkSocket, name: str) -> str | None:
+def driver_of(connection: NetlinkSocket, interface: Selector) -> str | None:
     """Return the name of an interface's driver, None where it does not say (or is gone)."""
-    info = _ask(connection, name, struct.pack("=I", EthtoolCommand.GDRVINFO), _DRVINFO_SIZE)
+    info = _ask(connection, interface, struct.pack("=I", EthtoolCommand.GDRVINFO), _DRVINFO_SIZE)
     return _text(info[4:36]) if info is not None else None
 
 
-def channels_of(connection: NetlinkSocket, name: str) -> Channels | None:
+def channels_of(connection: NetlinkSocket, interface: Selector) -> Channels | None:
     """Return how many queues of an interface are in use, None where it does not say."""
     request = struct.pack("=I", EthtoolCommand.GCHANNELS)
-    answer = _ask(connection, name, request, _CHANNELS.size)
+    answer = _ask(connection, interface, request, _CHANNELS.size)
     if answer is None:
         return None
     _, _, _, _, _, rx, tx, _, combined = _CHANNELS.unpack(answer)
     return Channels(rx=rx + combined, tx=tx + combined)
 
 
-def offloads_of(connection: NetlinkSocket, name: str, *wanted: str) -> dict[str, Offload]:
+def offloads_of(connection: NetlinkSocket, interface: Selector, *wanted: str) -> dict[str, Offload]:
     """Return the state of offloads by their kernel names ("rx-lro"), without those not known.
 
     The names are those of ``netdev_features_strings`` in net/ethtool/common.c.
     """
-    names = _feature_names(connection, name)
+    names = _feature_names(connection, interface)
     blocks = (len(names) + 31) // 32
     request = _GFEATURES.pack(EthtoolCommand.GFEATURES, blocks)
-    answer = _ask(connection, name, request, _GFEATURES.size + blocks * _FEATURE_BLOCK.size)
+    answer = _ask(connection, interface, request, _GFEATURES.size + blocks * _FEATURE_BLOCK.size)
     if answer is None:
         return {}
     found = {}
@@ -120,7 +128,9 @@ def offloads_of(connection: NetlinkSocket, name: str, *wanted: str) -> dict[str,
     return found
 
 
-def set_offloads(connection: NetlinkSocket, name: str, wanted: Mapping[str, bool]) -> None:
+def set_offloads(
+    connection: NetlinkSocket, interface: Selector, wanted: Mapping[str, bool]
+) -> None:
     """Switch offloads on or off by their kernel names, as ``ethtool -K`` does, in one step.
 
     What is as wanted already stays so.
@@ -133,8 +143,9 @@ def set_offloads(connection: NetlinkSocket, name: str, wanted: Mapping[str, bool
     ``ethtool_set_features()`` in net/ethtool/ioctl.c.
     """
     switched = ", ".join(f"{offload} {'on' if on else 'off'}" for offload, on in wanted.items())
+    name = _shown(connection, interface)
     what = f"switch {switched} on {name}"
-    names = _feature_names(connection, name)
+    names = _feature_names(connection, interface)
     if not names:
         raise UsageError(what, cause="it is not there, or tells no offloads")
     blocks = [[0, 0] for _ in range((len(names) + 31) // 32)]
@@ -146,14 +157,14 @@ def set_offloads(connection: NetlinkSocket, name: str, wanted: Mapping[str, bool
         blocks[block][1] |= on << bit
     request = _GFEATURES.pack(EthtoolCommand.SFEATURES, len(blocks))
     request += b"".join(_WANTED_BLOCK.pack(*block) for block in blocks)
-    result = _set(connection, name, request, what)
+    result = _set(connection, interface, request, what)
     if result & (_UNSUPPORTED | _WISH):
         raise KernelRefused(
             what, errno=errno.EOPNOTSUPP, cause=f"{name} does not let them be switched so"
         )
 
 
-def statistics_of(connection: NetlinkSocket, name: str) -> tuple[tuple[str, int], ...]:
+def statistics_of(connection: NetlinkSocket, interface: Selector) -> tuple[tuple[str, int], ...]:
     """Return a driver's own statistics (``ethtool -S``): names and values, as the driver has them.
 
     A name can be there more than once. Empty: it has none, or their number kept changing.
@@ -163,24 +174,28 @@ def statistics_of(connection: NetlinkSocket, name: str) -> tuple[tuple[str, int]
     """
     try:
         with _Room() as room:
-            return _statistics(connection, name, room)
+            return _statistics(connection, interface, room)
     except OSError as error:
         number = error.errno or 0
         raise KernelRefused(
-            f"read the statistics of {name}", errno=number, cause=os.strerror(number)
+            f"read the statistics of {_shown(connection, interface)}",
+            errno=number,
+            cause=os.strerror(number),
         ) from None
 
 
-def _statistics(connection: NetlinkSocket, name: str, room: _Room) -> tuple[tuple[str, int], ...]:
+def _statistics(
+    connection: NetlinkSocket, interface: Selector, room: _Room
+) -> tuple[tuple[str, int], ...]:
     for _ in range(_TRIES):
-        count = _count(connection, name, ETH_SS_STATS)
+        count = _count(connection, interface, ETH_SS_STATS)
         if not count:
             break
         # Names and values are asked for one after the other, and queues can come in between.
         request = _GSTRINGS.pack(EthtoolCommand.GSTRINGS, ETH_SS_STATS, count)
-        names = room.ask(connection, name, request, count * ETH_GSTRING_LEN)
+        names = room.ask(connection, interface, request, count * ETH_GSTRING_LEN)
         request = _GSTATS.pack(EthtoolCommand.GSTATS, count)
-        values = room.ask(connection, name, request, count * 8)
+        values = room.ask(connection, interface, request, count * 8)
         if names is not None and values is not None:
             return tuple(zip(_texts(names), struct.unpack(f"={count}Q", values), strict=True))
     return ()
@@ -192,7 +207,9 @@ class _Room:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _ROOM, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def ask(self, connection: NetlinkSocket, name: str, request: bytes, size: int) -> bytes | None:
+    def ask(
+        self, connection: NetlinkSocket, interface: Selector, request: bytes, size: int
+    ) -> bytes | None:
         """Return what follows the request in the kernel's answer.
 
         None: there is no answer, or it is not as long as the request says in its last word.
@@ -200,7 +217,7 @@ class _Room:
         self._memory[: len(request)] = request
         start = ctypes.c_char.from_buffer(self._memory)
         try:
-            is_answered = _ioctl(connection, name, ctypes.addressof(start))
+            is_answered = _ioctl(connection, interface, ctypes.addressof(start))
         finally:
             # Else the memory is in use and cannot be given back.
             del start
@@ -215,7 +232,7 @@ class _Room:
         self._memory.close()
 
 
-def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
+def _feature_names(connection: NetlinkSocket, interface: Selector) -> tuple[str, ...]:
     """Return the running kernel's names of offloads; which bit is which differs by release.
 
     All interfaces have the same (__ethtool_get_strings() in net/ethtool/ioctl.c), so they are asked
@@ -224,36 +241,36 @@ def _feature_names(connection: NetlinkSocket, name: str) -> tuple[str, ...]:
     known = _names.get(ETH_SS_FEATURES, ())
     if known:
         return known
-    count = _count(connection, name, ETH_SS_FEATURES)
+    count = _count(connection, interface, ETH_SS_FEATURES)
     if count is None:
         return ()
     request = _GSTRINGS.pack(EthtoolCommand.GSTRINGS, ETH_SS_FEATURES, count)
-    answer = _ask(connection, name, request, _GSTRINGS.size + count * ETH_GSTRING_LEN)
+    answer = _ask(connection, interface, request, _GSTRINGS.size + count * ETH_GSTRING_LEN)
     if answer is None:
         return ()
     _names[ETH_SS_FEATURES] = _texts(answer[_GSTRINGS.size :])
     return _names[ETH_SS_FEATURES]
 
 
-def _count(connection: NetlinkSocket, name: str, string_set: int) -> int | None:
+def _count(connection: NetlinkSocket, interface: Selector, string_set: int) -> int | None:
     """Return how many names a string set has, 0 where the driver has none of the kind."""
     request = _SSET_INFO.pack(EthtoolCommand.GSSET_INFO, 0, 1 << string_set, 0)
-    answer = _ask(connection, name, request, _SSET_INFO.size)
+    answer = _ask(connection, interface, request, _SSET_INFO.size)
     return _SSET_INFO.unpack(answer)[3] if answer is not None else None
 
 
-def _ask(connection: NetlinkSocket, name: str, request: bytes, size: int) -> bytes | None:
+def _ask(connection: NetlinkSocket, interface: Selector, request: bytes, size: int) -> bytes | None:
     """Return the structure as the kernel filled it in; None where there is no answer."""
     structure = array.array("B", request.ljust(size, b"\0"))
-    if not _ioctl(connection, name, structure.buffer_info()[0]):
+    if not _ioctl(connection, interface, structure.buffer_info()[0]):
         return None
     return structure.tobytes()
 
 
-def _ioctl(connection: NetlinkSocket, name: str, address: int) -> bool:
+def _ioctl(connection: NetlinkSocket, interface: Selector, address: int) -> bool:
     """Have the kernel fill in the structure at an address; return whether it did."""
     try:
-        _call(connection, name, address)
+        _call(connection, interface, address)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
             return False
@@ -261,11 +278,11 @@ def _ioctl(connection: NetlinkSocket, name: str, address: int) -> bool:
     return True
 
 
-def _set(connection: NetlinkSocket, name: str, request: bytes, what: str) -> int:
+def _set(connection: NetlinkSocket, interface: Selector, request: bytes, what: str) -> int:
     """Have the kernel do what a structure says; return what the call does."""
     structure = array.array("B", request)
     try:
-        return _call(connection, name, structure.buffer_info()[0])
+        return _call(connection, interface, structure.buffer_info()[0])
     except OSError as error:
         number = error.errno or errno.EIO
         if number == errno.ENODEV:
@@ -275,11 +292,32 @@ def _set(connection: NetlinkSocket, name: str, request: bytes, what: str) -> int
         raise KernelRefused(what, errno=number, cause=os.strerror(number)) from None
 
 
-def _call(connection: NetlinkSocket, name: str, address: int) -> int:
-    ifreq = bytearray(_IFREQ.pack(name.encode("utf-8", "surrogateescape")))
+def _call(connection: NetlinkSocket, interface: Selector, address: int) -> int:
+    ifreq = bytearray(_IFREQ.pack(_name(connection, interface), 0))
     _POINTER.pack_into(ifreq, IFNAMSIZ, address)
     result: int = fcntl.ioctl(connection.fileno(), SIOCETHTOOL, ifreq)
     return result
+
+
+def _name(connection: NetlinkSocket, interface: Selector) -> bytes:
+    """Return an interface's name.
+
+    Raises:
+        OSError: ENODEV: there is none of this index.
+    """
+    if isinstance(interface, str):
+        return interface.encode("utf-8", "surrogateescape")
+    ifreq = bytearray(_IFREQ.pack(b"", interface))
+    fcntl.ioctl(connection.fileno(), SIOCGIFNAME, ifreq)
+    return bytes(ifreq[:IFNAMSIZ]).split(b"\0", 1)[0]
+
+
+def _shown(connection: NetlinkSocket, interface: Selector) -> str:
+    """Return what an interface is called, for errors."""
+    try:
+        return _text(_name(connection, interface)) or ""
+    except OSError:
+        return f"interface {interface}"
 
 
 def _texts(strings: bytes) -> tuple[str, ...]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from xdpkit.syscalls.netlink import NetlinkSocket, decode_attributes
-from xdpkit.syscalls.rtnetlink import LinkInfo, decode_link
+from xdpkit.syscalls.netlink import NetlinkSocket
+from xdpkit.syscalls.rtnetlink import (
+    LinkInfo,
+    decode_link,
+    decode_link_attributes,
+    encode_selector,
+)
 from xdpkit.uapi.if_link import Ifla, RouteMessage
 
-# struct ifinfomsg: the flags are the fifth field; all interfaces are asked for.
-_IFINFOMSG = struct.Struct("=BxHiII")
 # struct rtnl_link_stats64 begins with received and sent packets, then bytes of both.
 _STATS64 = struct.Struct("=QQQQ")
 
@@ -46,8 +49,7 @@ def decode_statistics(payload: bytes) -> LinkStatistics:
         KernelRefused: EBADMSG: the message is malformed.
     """
     link = decode_link(payload)
-    attributes = decode_attributes(payload[_IFINFOMSG.size :])
-    counted = attributes.get(Ifla.STATS64, b"").ljust(_STATS64.size, b"\0")
+    counted = decode_link_attributes(payload).get(Ifla.STATS64, b"").ljust(_STATS64.size, b"\0")
     received, sent, received_bytes, sent_bytes = _STATS64.unpack_from(counted)
     return LinkStatistics(link, received, received_bytes, sent, sent_bytes)
 
@@ -59,7 +61,9 @@ def dump_statistics(connection: NetlinkSocket) -> dict[int, LinkStatistics]:
         KernelRefused: EAGAIN: they kept changing.
     """
     answers = connection.dump(
-        RouteMessage.GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0), what="read statistics of interfaces"
+        RouteMessage.GETLINK,
+        encode_selector(statistics=True),
+        what="read statistics of interfaces",
     )
     found = (
         decode_statistics(message.payload)

@@ -322,8 +322,15 @@ class NetlinkSocket(Closing):
         answers, _ = self._exchange(request, what)
         return answers
 
-    def dump(self, kind: int, payload: bytes, *, what: str) -> tuple[Message, ...]:
+    def dump(
+        self, kind: int, payload: bytes, *, what: str, consistent: bool = True
+    ) -> tuple[Message, ...]:
         """Ask for all objects of a kind and return them as one consistent snapshot.
+
+        Args:
+            kind: message type. payload: what follows the header.
+            what: what is being tried, for errors.
+            consistent: False: objects that change meanwhile may be missing, or there twice.
 
         Raises:
             KernelRefused: refused; or EAGAIN: the objects kept changing during the dump.
@@ -331,8 +338,8 @@ class NetlinkSocket(Closing):
         """
         for _ in range(_DUMP_ATTEMPTS):
             request = Message(kind, _DUMP, next(self._sequences), 0, payload)
-            answers, consistent = self._exchange(request, what)
-            if consistent:
+            answers, is_consistent = self._exchange(request, what)
+            if is_consistent or not consistent:
                 return answers
         raise KernelRefused(
             what, errno=errno.EAGAIN, cause=f"changes interrupted all {_DUMP_ATTEMPTS} attempts"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import shlex
 import socket
@@ -23,12 +24,14 @@ from xdpkit.syscalls import privilege
 from xdpkit.syscalls.fd import Fd
 from xdpkit.syscalls.libc import libc
 from xdpkit.uapi.capability import Capability
+from xdpkit.uapi.nsfs import NS_GET_USERNS
 
 NAMED_FOLDER = "/run/netns"
 
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 _OF_THIS_THREAD = "/proc/thread-self/ns/net"
+_OWN_USERS = "/proc/thread-self/ns/user"
 
 
 def path_of(name: str | os.PathLike[str]) -> str:
@@ -128,6 +131,35 @@ def has_cookies() -> bool:
             any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
             return False
+    return True
+
+
+def is_foreign() -> bool:
+    """Whether the calling thread's network namespace is one of another user namespace.
+
+    Any user can make such a pair (``unshare -Urn``), and whoever did is root in it: makes
+    interfaces there with any name, index and address, and as many as he likes. A namespace of a
+    user namespace above this process's is none of these.
+
+    Linux 4.9 (6786741dbf99): NS_GET_USERNS. Where it cannot be asked, it is not.
+    """
+    try:
+        with (
+            Fd(os.open(_OF_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)) as namespace,
+            # EPERM: it is one above.
+            Fd(fcntl.ioctl(namespace.fileno(), NS_GET_USERNS)) as users,
+        ):
+            return not os.path.samestat(os.fstat(users.fileno()), os.stat(_OWN_USERS))
+    except OSError:
+        return False
+
+
+def has_interface(index: int) -> bool:
+    """Whether the calling thread's network namespace has an interface with this index."""
+    try:
+        socket.if_indextoname(index)
+    except OSError:
+        return False
     return True
 
 

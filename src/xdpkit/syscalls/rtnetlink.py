@@ -2,15 +2,17 @@
 """Interfaces in rtnetlink: ``RTM_GETLINK``, one or all, and ``RTM_SETLINK`` for a hook's program.
 
 The codec (:func:`encode_selector`, :func:`decode_link`, :func:`encode_set_xdp`) is pure;
-:func:`get_link`, :func:`dump_links` and :func:`set_xdp` use it on a
+:func:`get_link`, :func:`find_links`, :func:`dump_links` and :func:`set_xdp` use it on a
 :class:`~xdpkit.syscalls.netlink.NetlinkSocket`.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from xdpkit.errors import KernelRefused
@@ -36,6 +38,11 @@ from xdpkit.uapi.if_link import (
 
 # struct ifinfomsg: family, padding, type, index, flags, change
 _IFINFOMSG = struct.Struct("=BxHiII")
+
+_LIST = "list the interfaces"
+
+# A list costs as much as some requests even where it has nothing else.
+_FEW = 32
 
 NO_PROGRAM = -1
 """In place of a descriptor: no program."""
@@ -72,6 +79,7 @@ class LinkInfo:
         peer_index: index of the device that this one is stacked on or paired with, or None.
         peer_netns_id: id of the namespace in which peer_index counts; None: the same namespace.
         xdp: attached programs.
+        mac: hardware address; empty where it has none.
     """
 
     index: int
@@ -85,19 +93,26 @@ class LinkInfo:
     peer_index: int | None
     peer_netns_id: int | None
     xdp: XdpIds
+    mac: bytes = b""
 
 
 def encode_selector(
-    *, index: int = 0, name: str | None = None, netns_id: int | None = None
+    *,
+    index: int = 0,
+    name: str | None = None,
+    netns_id: int | None = None,
+    statistics: bool = False,
 ) -> bytes:
-    """Return the payload of an ``RTM_GETLINK`` for one interface, or for all without arguments.
+    """Return the payload of an ``RTM_GETLINK`` for one interface, or for all without a selector.
 
     Args:
+        statistics: whether the answer is to have them.
         netns_id: the namespace in which to look, as the socket's namespace numbers it; None: the
             socket's own. Linux 4.15 (79e1ad148c84): IFLA_IF_NETNSID.
     """
     payload = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-    payload += encode_attribute(Ifla.EXT_MASK, struct.pack("=I", ExtMask.SKIP_STATS))
+    if not statistics:
+        payload += encode_attribute(Ifla.EXT_MASK, struct.pack("=I", ExtMask.SKIP_STATS))
     if netns_id is not None:
         payload += encode_attribute(Ifla.TARGET_NETNSID, struct.pack("=i", netns_id))
     if name is not None:
@@ -114,14 +129,8 @@ def decode_link(payload: bytes) -> LinkInfo:
     Raises:
         KernelRefused: EBADMSG: the message is malformed.
     """
-    if len(payload) < _IFINFOMSG.size:
-        raise KernelRefused(
-            "read RTM_NEWLINK",
-            errno=errno.EBADMSG,
-            cause=f"its header has {len(payload)} bytes, not {_IFINFOMSG.size}",
-        )
+    attributes = decode_link_attributes(payload)
     _, hardware_type, index, flags, _ = _IFINFOMSG.unpack_from(payload)
-    attributes = decode_attributes(payload[_IFINFOMSG.size :])
 
     def number(kind: Ifla) -> int | None:
         value = attributes.get(kind)
@@ -141,7 +150,23 @@ def decode_link(payload: bytes) -> LinkInfo:
         peer_index=number(Ifla.LINK) or None,
         peer_netns_id=netns_id,
         xdp=decode_xdp(attributes.get(Ifla.XDP, b"")),
+        mac=attributes.get(Ifla.ADDRESS, b""),
     )
+
+
+def decode_link_attributes(payload: bytes) -> dict[int, bytes]:
+    """Return the attributes in an ``RTM_NEWLINK`` message, by number.
+
+    Raises:
+        KernelRefused: EBADMSG: the message is malformed.
+    """
+    if len(payload) < _IFINFOMSG.size:
+        raise KernelRefused(
+            "read RTM_NEWLINK",
+            errno=errno.EBADMSG,
+            cause=f"its header has {len(payload)} bytes, not {_IFINFOMSG.size}",
+        )
+    return decode_attributes(payload[_IFINFOMSG.size :])
 
 
 def decode_xdp(nested: bytes) -> XdpIds:
@@ -200,8 +225,62 @@ def dump_links(connection: NetlinkSocket) -> tuple[LinkInfo, ...]:
     Raises:
         KernelRefused: EAGAIN: they kept changing.
     """
-    answers = connection.dump(RouteMessage.GETLINK, encode_selector(), what="list the interfaces")
+    answers = connection.dump(RouteMessage.GETLINK, encode_selector(), what=_LIST)
     return tuple(sorted(_decode_links(answers), key=lambda link: link.index))
+
+
+def links_now(connection: NetlinkSocket) -> dict[int, LinkInfo]:
+    """Return the interfaces of the socket's namespace by index, whatever happens meanwhile.
+
+    Those that come, go or change while they are listed may be missing. So whoever changes them all
+    the time keeps nobody from seeing the others.
+    """
+    answers = connection.dump(RouteMessage.GETLINK, encode_selector(), what=_LIST, consistent=False)
+    return {link.index: link for link in _decode_links(answers)}
+
+
+def find_links(
+    connection: NetlinkSocket, indexes: Collection[int], *, what: str
+) -> dict[int, LinkInfo]:
+    """Return those of some interfaces that are there, by index.
+
+    A few are asked for one by one, as there may be many others. Many are taken from a list of all,
+    and those that it has not, perhaps since others changed meanwhile, are asked for.
+
+    Args:
+        indexes: in the socket's namespace. what: what is being tried, for errors.
+
+    Raises:
+        KernelRefused: the kernel refused.
+    """
+    found: dict[int, LinkInfo] = {}
+    if len(indexes) > _FEW:
+        listed = links_now(connection)
+        found = {index: listed[index] for index in indexes if index in listed}
+    for index in indexes:
+        if index not in found:
+            link = find_link(connection, index=index, what=what)
+            if link is not None:
+                found[index] = link
+    return found
+
+
+def find_link(
+    connection: NetlinkSocket,
+    *,
+    index: int = 0,
+    name: str | None = None,
+    netns_id: int | None = None,
+    what: str,
+) -> LinkInfo | None:
+    """Return one interface, None where there is none; see :func:`get_link`."""
+    try:
+        return get_link(connection, index=index, name=name, netns_id=netns_id, what=what)
+    except KernelRefused as error:
+        # ERANGE: the name is longer than any can be.
+        if error.errno not in (errno.ENODEV, errno.ERANGE):
+            raise
+        return None
 
 
 def encode_set_xdp(
@@ -253,5 +332,9 @@ def set_xdp(
 
 def _decode_links(answers: tuple[Message, ...]) -> list[LinkInfo]:
     return [
-        decode_link(message.payload) for message in answers if message.type == RouteMessage.NEWLINK
+        _decoded(message.payload) for message in answers if message.type == RouteMessage.NEWLINK
     ]
+
+
+# Whoever looks again and again is mostly told the same again.
+_decoded = functools.lru_cache(maxsize=4096)(decode_link)

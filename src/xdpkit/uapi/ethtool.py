@@ -6,6 +6,8 @@ from __future__ import annotations
 import enum
 
 SIOCETHTOOL = 0x8946
+# include/uapi/linux/sockios.h
+SIOCGIFNAME = 0x8910
 
 ETH_GSTRING_LEN = 32
 ETH_SS_STATS = 1

@@ -32,6 +32,7 @@ RTNLGRP_LINK = 1
 class Ifla(enum.IntEnum):
     """``IFLA_*``: the attributes of an interface."""
 
+    ADDRESS = 1
     IFNAME = 3
     MTU = 4
     LINK = 5

@@ -81,7 +81,10 @@ def test_vlan_tags_that_are_kept_beside_frames_are_told() -> None:
         "its peer, veth1, keeps VLAN tags beside the frames (ethtool: tx-vlan-hw-insert on), and"
         " XDP in native mode forgets them: such frames leave by other ports without a tag"
     )
-    assert found.remedy == ("nsenter --net=/run/netns/blue ethtool -K veth1 tx-vlan-hw-insert off")
+    assert found.remedy == (
+        "have it prepared (--prepare, prepare=True); or nsenter --net=/run/netns/blue ethtool -K"
+        " veth1 tx-vlan-hw-insert off"
+    )
 
 
 @pytest.mark.parametrize(("state", "remedy"), [(ON, "ethtool -K eth0 rxvlan off"), (FIXED, None)])
@@ -213,6 +216,7 @@ def test_nothing_to_require_is_no_refusal() -> None:
         ("gro", "GRO on at veth1"),
         ("program", "a program that lets all packets pass at veth1"),
         ("tx-checksum", "checksum offload (tx) off at veth1"),
+        ("tx-vlan", "VLAN offload (txvlan) off at veth1"),
     ],
 )
 def test_preparations_are_told_as_phrases(what: str, text: str) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from xdpkit.errors import UsageError
@@ -46,13 +49,15 @@ def test_a_number_that_is_kept_is_that_of_the_same_name_again() -> None:
         (2, "old", "number 1 of lan is kept for port old"),
         (4, None, "lan has the numbers from 0 to 3"),
         (-1, None, "lan has the numbers from 0 to 3"),
+        (True, None, "lan has the numbers from 0 to 3"),
+        ("1", None, "lan has the numbers from 0 to 3"),
+        (1.0, None, "lan has the numbers from 0 to 3"),
+        (None, b"eth1", "a port's name is a text, not b'eth1'"),
         (None, "7", "a port's name is not a number, which would be another port's"),
         (None, "a b", "a port's name is printable, and has neither white space nor a slash"),
     ],
 )
-def test_what_is_taken_or_impossible_is_refused(
-    number: int | None, name: str | None, cause: str
-) -> None:
+def test_what_is_taken_or_impossible_is_refused(number: Any, name: Any, cause: str) -> None:
     with pytest.raises(UsageError) as caught:
         choose("eth9", number, name)
     assert (caught.value.what, caught.value.cause) == (WHAT, cause)
@@ -77,12 +82,30 @@ def test_a_port_is_found_by_number_and_name(port: int | str) -> None:
     assert members.find(TABLE, port, WHAT).name == "wan"
 
 
-@pytest.mark.parametrize("port", [2, "2", "eth9", "", True])
-def test_what_is_no_port_is_refused(port: int | str) -> None:
+@pytest.mark.parametrize("port", [2, "2", "eth9", "", True, None, b"wan", 3.0, -1, []])
+def test_what_is_no_port_is_refused(port: Any) -> None:
     with pytest.raises(UsageError) as caught:
         members.find(TABLE, port, WHAT)
     assert caught.value.cause == f"table lan has no port {port}"
     assert caught.value.remedy == "see which it has: xdpkit ports show lan"
+
+
+def test_a_port_is_not_found_by_what_only_reads_like_its_name() -> None:
+    odd = replace(TABLE, ports=(Port(0, "-1", ETH1), Port(1, "None", None)), sets=())
+    assert members.find(odd, "-1", WHAT).number == 0
+    for port in (-1, None):
+        with pytest.raises(UsageError):
+            members.find(odd, port, WHAT)  # type: ignore[arg-type]
+
+
+def test_ports_are_found_each_as_it_was_given() -> None:
+    assert [port.number for port in members.all_of(TABLE, ("wan", 0), WHAT)] == [3, 0]
+
+
+@pytest.mark.parametrize("ports", ["0", b"0", None, 5])
+def test_what_is_no_list_of_ports_is_refused(ports: Any) -> None:
+    with pytest.raises(UsageError, match="give a list of ports, by number or name, not"):
+        members.all_of(TABLE, ports, WHAT)
 
 
 def test_a_number_that_is_freed_leaves_the_sets() -> None:

@@ -155,6 +155,54 @@ def test_nothing_is_sent_past_an_egress_program_that_was_lost() -> None:
     ]
 
 
+def test_where_an_interface_belongs_is_written_down_when_it_goes_elsewhere_and_comes_back() -> None:
+    moved = replace(ETH1, netns_cookie=THERE, netns="blue")
+    away = replace(IN_PLACE, interfaces={1: moved, 2: ETH2})
+    (written,) = (step.table for step in plan(away).steps if isinstance(step, Write))
+    assert written.ports[0] == Port(1, "eth1", moved, home=ETH1)
+    back = replace(IN_PLACE, table=written, interfaces={1: ETH1, 2: ETH2})
+    (again,) = (step.table for step in plan(back).steps if isinstance(step, Write))
+    assert again == TABLE
+
+
+def test_an_interface_in_a_namespace_that_was_made_anew_is_there_again() -> None:
+    before = replace(ETH1, netns="blue")
+    table = replace(TABLE, ports=(Port(1, "eth1", before), TABLE.ports[1]))
+    anew = replace(before, netns_cookie=THERE, ifindex=30)
+    now = replace(IN_PLACE, table=table, interfaces={1: anew, 2: ETH2})
+    planned = plan(replace(now, ports={2: (12, 0)}, sets={"all": {2: (12, 0)}}, numbers={12: 2}))
+    assert told(planned) == ["port 1 (eth1) of lan: eth1 is there again, as interface 30"]
+    (written,) = (step.table for step in planned.steps if isinstance(step, Write))
+    assert written.ports[0] == Port(1, "eth1", anew)
+
+
+def test_a_full_map_has_room_for_interfaces_that_all_come_back_with_other_indexes() -> None:
+    size = 4
+    before = {number: interface(number) for number in range(size)}
+    # Two of them have got indexes that others had.
+    after = {
+        number: replace(each, ifindex=before[0].ifindex + 2 + number)
+        for number, each in before.items()
+    }
+    numbers = {each.ifindex: number for number, each in before.items()}
+    now = Situation(
+        table=Table("lan", size, tuple(Port(n, f"p{n}", each) for n, each in before.items())),
+        interfaces=after,
+        held=frozenset(),
+        ports={},
+        numbers=numbers,
+        sets={},
+        egress={},
+    )
+    planned = plan(now)
+    for done in range(len(planned.steps) + 1):
+        meanwhile = applied(now, planned, steps=done).numbers
+        assert len(meanwhile) <= size
+        # An index that is one port's and then another's is somebody's at each moment.
+        assert meanwhile.keys() >= numbers.keys() & {each.ifindex for each in after.values()}
+    assert applied(now, planned).numbers == {each.ifindex: n for n, each in after.items()}
+
+
 def test_an_index_that_two_ports_have_in_two_namespaces_stands_for_neither() -> None:
     elsewhere = interface(2, ifindex=11, cookie=THERE)
     table = replace(TABLE, ports=(TABLE.ports[0], Port(2, "wan", elsewhere)))
@@ -243,6 +291,14 @@ def test_a_plan_that_was_broken_off_anywhere_is_completed_by_the_next(
     broken = applied(now, plan(now), steps=steps)
     again = applied(broken, plan(broken))
     assert again == whole
+
+
+@given(situations())
+def test_the_map_of_indexes_has_room_at_each_step(now: Situation) -> None:
+    planned = plan(now)
+    most = max(len(now.numbers), len(applied(now, planned).numbers))
+    for done in range(len(planned.steps)):
+        assert len(applied(now, planned, steps=done).numbers) <= most
 
 
 @given(situations())
