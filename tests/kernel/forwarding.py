@@ -27,6 +27,8 @@ from xdpkit.syscalls.netns import entered, path_of
 
 # For frames that no stack knows (IEEE 802, local experimental): what is tested, and the fence.
 TESTED, FENCE = 0x88B5, 0x88B6
+# Kinds of VLAN tags: 802.1Q, 802.1ad.
+CUSTOMER, SERVICE = 0x8100, 0x88A8
 ALL = b"\xff" * 6
 
 # What arrives comes at once; the limit only ends a run that has failed anyway.
@@ -115,9 +117,17 @@ class Network:
         return tuple(host.port for host in self.hosts)
 
 
-def frame(to: bytes, by: bytes, text: bytes, *, kind: int = TESTED, vlan: int = 0) -> bytes:
-    """Return a frame of at least 60 bytes that ends with a text."""
-    tag = struct.pack("!HH", 0x8100, vlan) if vlan else b""
+def frame(
+    to: bytes,
+    by: bytes,
+    text: bytes,
+    *,
+    kind: int = TESTED,
+    vlan: int | None = None,
+    tag_kind: int = CUSTOMER,
+) -> bytes:
+    """Return a frame of at least 60 bytes that ends with a text; with a tag if a VLAN is given."""
+    tag = struct.pack("!HH", tag_kind, vlan) if vlan is not None else b""
     return to + by + tag + struct.pack("!H", kind) + text.rjust(46, b"\0")
 
 

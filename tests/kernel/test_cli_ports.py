@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,15 +18,19 @@ from click.shell_completion import ShellComplete
 from tests.kernel.fates import set_gro
 from tests.kernel.killing import only_here, wait_until
 from tests.kernel.net import Veth, make_veth, namespace, rtnetlink
-from tests.kernel.ported import path_of
-from tests.kernel.process import COMMAND
+from tests.kernel.ports_net import source
+from tests.kernel.process import COMMAND, xdpkit_command
 from tests.unit.cli.commands import Outcome, run
 from xdpkit.cli.app import cli
-from xdpkit.ports import PortTable
+from xdpkit.ports import PortTable, preparing
+from xdpkit.syscalls.netns import entered
 
 __all__ = ["only_here"]
 
 pytestmark = pytest.mark.needs("bpf-link-xdp")
+
+
+_PAGE = Path(__file__).parents[2] / "docs" / "ports.md"
 
 
 class Shell:
@@ -154,11 +159,11 @@ def test_what_is_prepared_is_told_and_undone(shell: Shell, netns: str) -> None:
 def test_an_egress_program_is_chosen_and_shown(shell: Shell, netns: str) -> None:
     veth = fit(netns)
     shell.does("create", "lan")
-    path = path_of("egress")
+    path = source("egress").path
     done = shell.run("add", "lan", veth.name, "--egress", path, "--egress-program", "other")
     assert done.status == 2
     assert "name one: --egress-program NAME, of egress" in done.messages
-    done = shell.run("add", "lan", veth.name, "--egress", path_of("ported"))
+    done = shell.run("add", "lan", veth.name, "--egress", source("ported").path)
     assert 'such a program is in section "xdp/devmap"' in done.messages
     lines = shell.does("add", "lan", veth.name, "--egress", path)
     assert "  egress program: egress" in lines
@@ -221,6 +226,62 @@ def test_a_watcher_says_what_it_puts_back_until_it_is_told_to_end(shell: Shell, 
         assert back["event"] == "returned"
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait(10) == 0
+
+
+@pytest.mark.parametrize("verb", ["watch", "show"])
+def test_tables_that_are_hidden_are_not_taken_for_none(verb: str, netns: str) -> None:
+    done = xdpkit_command("ports", verb, by=("ip", "netns", "exec", netns), timeout=60)
+    assert (done.status, done.output) == (3, "")
+    assert "hidden here, as by ip netns exec" in done.messages
+    assert "xdpkit -n NAME" in done.messages
+
+
+def test_what_may_be_left_of_a_preparation_is_said(
+    shell: Shell, netns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (make_veth(netns, queues=1) for _ in range(2))
+    for veth in (one, two):
+        set_gro(netns, veth.peer, on=False)
+    shell.does("create", "lan", one.name, two.name, "--prepare=gro")
+    monkeypatch.setattr(preparing, "undo", lambda found, **_: f"{found.on.name} is out of reach")
+    for words, veth in ((("remove", "lan", "0"), one), (("destroy", "lan"), two)):
+        done = shell.run(*words)
+        assert done.status == 0
+        assert f"xdpkit: {veth.peer} is out of reach" in done.messages.splitlines()
+
+
+@pytest.mark.needs("redirect-broadcast")
+def test_the_page_about_ports_can_be_followed_line_by_line(
+    netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"eth{number}" for number in range(1, 7)]
+    with rtnetlink(netns) as connection:
+        for name in names:
+            connection.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"})
+            for end in (name, f"{name}p"):
+                connection.link("set", ifname=end, state="up")
+    for name in names:
+        set_gro(netns, f"{name}p", on=True)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = (text for language, text in blocks if language == "c")
+    Path("forward.c").write_text(program)
+    (script,) = (text for language, text in blocks if language == "python")
+    commands = next(text for language, text in blocks if "ports create" in text)
+    with entered(netns):
+        try:
+            for line in commands.splitlines():
+                if line.startswith("$ xdpkit "):
+                    done = run(*line.removeprefix("$ xdpkit ").split())
+                    assert done.status == 0, (line, done.messages)
+            exec(script, {})
+            on_hooks = json.loads(run("status", "-j").output)["interfaces"]
+            assert [each["interface"] for each in on_hooks if each["attached"]] == names
+        finally:
+            for name in names:
+                run("detach", name)
+            for table in ("lan", "office"):
+                run("ports", "destroy", table)
 
 
 @pytest.mark.usefixtures("only_here")

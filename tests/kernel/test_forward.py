@@ -23,6 +23,7 @@ from tests.kernel.fates import MODES
 from tests.kernel.forwarding import (
     ALL,
     FENCE,
+    SERVICE,
     Host,
     Network,
     Wire,
@@ -225,6 +226,24 @@ def test_a_station_has_a_place_for_each_of_its_vlans(pin_root: str) -> None:
 
 
 @floods
+def test_the_vlans_of_service_tags_are_others_and_a_priority_is_no_vlan(pin_root: str) -> None:
+    with lan(3) as network, switched(network, pin_root), wires(*network.hosts) as (one, two, three):
+        two.send(frame(ALL, THERE, b"in 7", vlan=7))
+        fence(two, network.hosts[1].mac, one, three)
+        three.send(frame(ALL, THERE, b"in 7 of the others", vlan=7, tag_kind=SERVICE))
+        fence(three, network.hosts[2].mac, one, two)
+        one.send(frame(THERE, HERE, b"to 7", vlan=7))
+        one.send(frame(THERE, HERE, b"to S7", vlan=7, tag_kind=SERVICE))
+        seen = fence(one, network.hosts[0].mac, two, three)
+        assert [[each[-4:] for each in found] for found in seen] == [[b"to 7"], [b"o S7"]]
+        two.send(frame(ALL, NEIGHBOUR, b"untagged"))
+        fence(two, network.hosts[1].mac, one, three)
+        one.send(frame(NEIGHBOUR, HERE, b"first", vlan=0))
+        seen = fence(one, network.hosts[0].mac, two, three)
+        assert [len(found) for found in seen] == [1, 0]
+
+
+@floods
 def test_what_is_between_neighbours_or_has_no_station_as_its_source_is_not_forwarded(
     pin_root: str,
 ) -> None:
@@ -402,6 +421,79 @@ def test_an_interface_that_comes_back_gets_its_port_and_its_program_again(pin_ro
         assert_nothing_is_left(network, pin_root)
 
 
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch whose own watcher sees nothing: others are always faster."""
+    monkeypatch.setattr(Switch, "_watch", lambda *_: None)
+
+
+@floods
+def test_an_interface_that_another_watcher_has_put_back_gets_its_program(
+    pin_root: str, deaf: None
+) -> None:
+    with (
+        lan(2) as network,
+        switched(network, pin_root) as switch,
+        ports.watch(["test"], pin_root=pin_root) as watch,
+    ):
+        first, second = network.hosts
+        unplug(network, second)
+        plug_in(network, second)
+        events = iter(watch)
+        while next(events).event is not ports.Event.RETURNED:
+            pass
+        assert on_hook(network.netns, second.port) is None
+        switch.refresh()
+        assert on_hook(network.netns, second.port) is not None
+        exchange(first, second, second.v4)
+
+
+@floods
+def test_a_port_that_somebody_removes_is_told_and_the_others_go_on(
+    pin_root: str, deaf: None
+) -> None:
+    with lan(3) as network, switched(network, pin_root) as switch:
+        first, second, third = network.hosts
+        switch.news()
+        with xdpkit.PortTable.open("test", pin_root=pin_root) as table:
+            table.remove(1)
+            switch.refresh()
+            switch.refresh()
+            (told,) = switch.news()
+            assert f"port 1 ({second.port}) of test: its interface has been removed" in told
+            assert on_hook(network.netns, second.port) is None
+            exchange(first, third, third.v4)
+            table.add(second.port, netns=network.netns, prepare=True)
+            switch.refresh()
+            assert switch.news() == []
+            exchange(first, second, second.v4)
+            table.remove(1)
+            switch.refresh()
+            table.remove(1, free=True)
+            switch.news()
+            switch.refresh()
+            assert switch.news() == []
+
+
+@floods
+def test_a_port_that_comes_back_with_another_program_is_told_and_the_others_go_on(
+    pin_root: str, deaf: None
+) -> None:
+    with lan(3) as network, switched(network, pin_root) as switch:
+        first, second, third = network.hosts
+        switch.news()
+        unplug(network, second)
+        switch.refresh()
+        plug_in(network, second)
+        with xdpkit.attach(second.port, program(), netns=network.netns, pin_root=pin_root):
+            switch.table.follow()
+            switch.refresh()
+            assert any(second.port in each and "already" in each for each in switch.news())
+            exchange(first, third, third.v4)
+        switch.refresh()
+        exchange(first, second, second.v4)
+
+
 def states(found: Any) -> list[str]:
     return [port["state"] for port in found["table"]["ports"]]
 
@@ -415,7 +507,9 @@ def test_killed_it_leaves_no_program_and_the_next_command_removes_the_table(pin_
             rounds.process.wait()
         wait_until(lambda: not programs(network))
         assert [offloads(host) for host in network.hosts] != before
-        assert run("ports", "show", "--pin-root", pin_root).status == 0
+        shown = run("ports", "show", "--pin-root", pin_root)
+        assert shown.status == 0
+        assert "the process that it belonged to has ended" in shown.output
         ports.sweep(pin_root)
         assert_nothing_is_left(network, pin_root)
         assert [offloads(host) for host in network.hosts] == before

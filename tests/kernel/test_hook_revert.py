@@ -42,6 +42,8 @@ SOON = 0.3
 LATE = 3600.0
 PACKET = bytes(64)
 
+# A test that looks at a change before it is undone SOON has only that long.
+looks_before = pytest.mark.alone
 ways = pytest.mark.parametrize("via", list(Via), ids=["link", "netlink"])
 
 SESSION = """
@@ -168,6 +170,7 @@ def jumping() -> xdpkit.ProgramSpec:
     return program("program_array.c", "constant_slot")
 
 
+@looks_before
 @ways
 def test_an_attach_that_nobody_confirms_empties_the_hook_again(scene: Scene, via: Via) -> None:
     scene.hook.add(jumping(), via=via, force=True, revert_after=SOON).close()
@@ -179,6 +182,7 @@ def test_an_attach_that_nobody_confirms_empties_the_hook_again(scene: Scene, via
     assert scene.pins() == set()
 
 
+@looks_before
 @ways
 @pytest.mark.parametrize("has_maps", [True, False], ids=["by-one-with-maps", "by-one-without"])
 def test_a_replace_that_nobody_confirms_brings_the_old_program_back(
@@ -205,6 +209,7 @@ def test_a_replace_that_nobody_confirms_brings_the_old_program_back(
         assert running.run(PACKET).action is XdpAction.PASS
 
 
+@looks_before
 @ways
 def test_a_detach_that_nobody_confirms_brings_the_program_back(scene: Scene, via: Via) -> None:
     with scene.hook.add(jumping(), via=via, force=True) as old:
@@ -682,6 +687,7 @@ def test_a_change_that_is_interrupted_when_it_has_just_been_made_is_undone(
     assert scene.name() == "one"
 
 
+@looks_before
 def test_a_guard_that_is_killed_leaves_a_change_that_can_be_seen_and_confirmed(
     scene: Scene,
 ) -> None:

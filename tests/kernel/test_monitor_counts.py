@@ -16,7 +16,8 @@ from xdpkit.monitor.model import Installed, Snapshot, Tracepoints
 from xdpkit.monitor.samples import samples
 from xdpkit.monitor.words import why_exception, why_redirect, why_transmit
 
-pytestmark = pytest.mark.needs("live-frames", "bpf-link-xdp")
+# The resident programs count for the whole machine, and have so many slots for it.
+pytestmark = [pytest.mark.needs("live-frames", "bpf-link-xdp"), pytest.mark.alone]
 
 PACKETS = 500
 

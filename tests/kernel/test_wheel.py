@@ -70,8 +70,12 @@ def program_id(namespace: str) -> int | None:
 def test_the_wheel_carries_programs_header_and_type_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     objects = {f"xdpkit/_bpf/{source.stem}.o" for source in (ROOT / "bpf").glob("*.c")}
+    examples = sorted((ROOT / "src/xdpkit/examples").glob("*.c"))
     assert objects
-    assert names >= objects | {"xdpkit/include/xdpkit.h", "xdpkit/py.typed"}
+    assert [each.name for each in examples] == ["router.c", "switch.c"]
+    objects |= {f"xdpkit/_bpf/{source.stem}.o" for source in examples}
+    texts = {f"xdpkit/examples/{source.name}" for source in examples}
+    assert names >= objects | texts | {"xdpkit/include/xdpkit.h", "xdpkit/py.typed"}
 
 
 def test_there_is_nothing_to_compile_with(installed: Installed) -> None:

@@ -14,16 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdpkit.errors import KernelRefused
-from xdpkit.syscalls.netlink import decode_attributes, encode_attribute, encode_nested
+from xdpkit.syscalls.netlink import Message, decode_attributes, encode_attribute, encode_nested
 from xdpkit.syscalls.rtnetlink import (
     NO_PROGRAM,
+    LinkInfo,
     XdpIds,
     decode_link,
     decode_xdp,
     encode_selector,
     encode_set_xdp,
+    find_links,
 )
-from xdpkit.uapi.if_link import Ifla, IflaInfo, IflaXdp, XdpAttached, XdpFlags
+from xdpkit.uapi.if_link import Ifla, IflaInfo, IflaXdp, RouteMessage, XdpAttached, XdpFlags
 
 HEADER = struct.Struct("=BxHiII")
 
@@ -56,6 +58,7 @@ def test_a_link_is_asked_for_by_index_or_by_name_and_all_of_them_by_neither() ->
     assert HEADER.unpack_from(by_index)[2] == 7
     assert decode_attributes(by_name[HEADER.size :])[Ifla.IFNAME] == b"eth0\0"
     assert set(decode_attributes(all_of_them[HEADER.size :])) == {Ifla.EXT_MASK}
+    assert encode_selector(statistics=True) == HEADER.pack(0, 0, 0, 0, 0)
 
 
 def test_a_name_that_is_too_long_for_a_device_is_looked_up_as_an_alternative_one() -> None:
@@ -68,6 +71,7 @@ def test_a_name_that_is_too_long_for_a_device_is_looked_up_as_an_alternative_one
 
 def test_a_link_is_read_with_what_is_attached_to_it() -> None:
     payload = HEADER.pack(0, 1, 12, 0x1043, 0)
+    payload += encode_attribute(Ifla.ADDRESS, b"\2\0\0\0\0\1")
     payload += encode_attribute(Ifla.IFNAME, b"veth0\0")
     payload += encode_attribute(Ifla.MTU, u32(1500))
     payload += encode_attribute(Ifla.LINK, u32(11))
@@ -89,6 +93,7 @@ def test_a_link_is_read_with_what_is_attached_to_it() -> None:
     assert (link.index, link.name, link.flags, link.mtu) == (12, "veth0", 0x1043, 1500)
     assert (link.kind, link.rx_queues, link.tx_queues) == ("veth", 4, 2)
     assert (link.peer_index, link.peer_netns_id) == (11, 3)
+    assert link.mac == b"\2\0\0\0\0\1"
     assert link.xdp == XdpIds(native=99)
 
 
@@ -97,6 +102,51 @@ def test_a_link_with_nothing_but_a_header_is_still_a_link() -> None:
 
     assert (link.index, link.name, link.kind, link.peer_index) == (1, "", None, None)
     assert not link.xdp
+
+
+class Interfaces:
+    """In the place of a socket: a namespace's interfaces, some of which a list leaves out."""
+
+    def __init__(self, there: set[int], unlisted: set[int]) -> None:
+        self.there, self.unlisted = there, unlisted
+        self.lists = 0
+
+    def request(self, _kind: int, payload: bytes, *, what: str) -> tuple[Message, ...]:
+        index = HEADER.unpack_from(payload)[2]
+        if index not in self.there:
+            raise KernelRefused(what, errno=errno.ENODEV)
+        return (self._told(index),)
+
+    def dump(
+        self, _kind: int, _payload: bytes, *, what: str, consistent: bool
+    ) -> tuple[Message, ...]:
+        assert what
+        assert not consistent
+        self.lists += 1
+        return tuple(self._told(index) for index in self.there - self.unlisted)
+
+    def _told(self, index: int) -> Message:
+        return Message(RouteMessage.NEWLINK, 0, 0, 0, HEADER.pack(0, 1, index, 0, 0))
+
+
+def found_among(there: Interfaces, wanted: set[int]) -> dict[int, LinkInfo]:
+    return find_links(there, wanted, what="look")  # type: ignore[arg-type]
+
+
+def test_a_few_of_many_interfaces_are_found_without_a_list() -> None:
+    there = Interfaces(set(range(1, 5000)), set())
+
+    assert found_among(there, {7, 9, 6000}).keys() == {7, 9}
+    assert there.lists == 0
+
+
+def test_many_interfaces_are_found_also_if_the_list_was_interrupted() -> None:
+    there = Interfaces(set(range(1, 100)), unlisted={7, 9})
+    found = found_among(there, set(range(2, 60)) | {6000})
+
+    assert found.keys() == set(range(2, 60))
+    assert {index: link.index for index, link in found.items()} == {each: each for each in found}
+    assert there.lists == 1
 
 
 def test_programs_in_several_modes_are_told_apart() -> None:

@@ -47,6 +47,12 @@ _BITS = 8
 # What has happened last is shown on a terminal.
 _RECENT = 4
 
+# What becomes of broadcasts in generic mode (dev_map_redirect_multi() in kernel/bpf/devmap.c).
+_ENDED = {
+    "down": ": a broadcast ends here, and ports behind it get none",
+    "mtu": ": a longer broadcast ends here, and ports behind it get none",
+}
+
 _COLUMNS = (
     Column("port", right=True),
     Column("interface"),
@@ -149,6 +155,9 @@ def command(
     The interfaces become ports of a table that ends with the command. It shows what goes in and out
     of each of them, and what gets lost. Their programs, and whatever else was changed, are put back
     at the end.
+
+    In generic mode, the kernel ends a broadcast at the first port that is down or whose MTU the
+    frame exceeds: the ports behind it get none of it. In native mode it goes on with the next.
     """
     from xdpkit.examples.forwarding import Setup
 
@@ -280,7 +289,10 @@ def lines(now: Round, before: Round | None, width: int | None) -> Iterator[str]:
         for trouble in port.troubles:
             # In generic mode any interface transmits.
             if trouble.kind != "no-transmit" or now.mode == "native":
-                yield f"! port {port.number}: {printable(trouble.text)}"
+                fate = _ENDED.get(trouble.kind, "") if now.mode == "generic" else ""
+                yield f"! port {port.number}: {printable(trouble.text)}{fate}"
+    if counts.broadcast_errors:
+        yield f"! broadcasts that failed: {', '.join(_failed(counts, before))}"
 
 
 def happened(news: Iterable[str], width: int) -> Iterator[str]:
@@ -313,6 +325,15 @@ def _row(
 def _error(reason: str, frames: int, speed: Rates) -> str:
     rate = speed.errors.get(reason)
     return f"{reason} {frames:,}" + (f" ({_scaled(rate)}/s)" if rate else "")
+
+
+def _failed(counts: TableCounts, before: Round | None) -> Iterator[str]:
+    """Yield how many broadcasts have failed, by reason, and how many of them since the last."""
+    earlier = before.counts.broadcast_errors if before is not None else ()
+    known = {each.reason: each.frames for each in earlier}
+    for each in counts.broadcast_errors:
+        new = each.frames - known.get(each.reason, 0) if before is not None else 0
+        yield f"{each.reason} {each.frames:,}" + (f" ({new:,} new)" if new > 0 else "")
 
 
 def _scaled(number: float | None) -> str:

@@ -16,6 +16,7 @@ from xdpkit.monitor.portcounts import (
     PortState,
     PortTrouble,
     TableCounts,
+    prepared,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ def overview(found: TableCounts) -> Iterator[str]:
 def _headline(found: TableCounts) -> str:
     parts = [f"{counted(len(found.ports), 'port')}, room for {found.size:,}"]
     if found.is_owned:
-        parts.append("belongs to a process, and goes with it")
+        parts.append(
+            "the process that it belonged to has ended: the next command that changes ports"
+            " removes it, and so does xdpkit clean"
+            if found.is_orphan
+            else "belongs to a process, and goes with it"
+        )
     if found.unknown:
         parts.append("written by a later xdpkit: it is shown, and not changed")
     parts += [
@@ -99,6 +105,11 @@ def _remarks(found: TableCounts) -> Iterator[str]:
     failed = [f"{each.frames:,} {each.reason}" for each in found.broadcast_errors]
     if failed:
         yield f"broadcasts that failed: {'; '.join(failed)}"
+    if found.unassigned:
+        lost = [
+            f"{number}: {counted(frames, 'frame')}" for number, frames in found.unassigned.items()
+        ]
+        yield f"numbers without a port: {'; '.join(lost)}"
 
 
 def _reason(reason: str) -> str:
@@ -113,7 +124,7 @@ def told(trouble: PortTrouble) -> str:
         fates.append(f"{which} to it are lost (counted as {trouble.counted})")
     if trouble.is_skipped:
         fates.append("a broadcast skips it (not counted)")
-    return f"{trouble.text}: {', and '.join(fates)}"
+    return f"{trouble.text}: {', and '.join(fates)}" if fates else trouble.text
 
 
 def not_counted(groups: Collection[Group]) -> str | None:
@@ -138,11 +149,8 @@ def described(port: Port, table_name: str) -> Iterator[str]:
     yield printable(f"port {port.number}{name} of {table_name}: {interface}")
     if port.egress is not None:
         yield printable(f"  egress program: {port.egress}")
-    if port.prepared:
-        from xdpkit.ports.preparing import describe
-
-        for each in port.prepared:
-            yield printable(f"  prepared: {describe(each)}")
+    for each in prepared(port):
+        yield printable(f"  prepared: {each}")
 
 
 def port_to_dict(port: Port) -> dict[str, object]:

@@ -50,6 +50,19 @@ def command() -> None:
     """
 
 
+def _require_bpffs(what: str, pin_root: str) -> None:
+    """Refuse to look for tables where there can be none, which would find nothing for ever.
+
+    Raises:
+        RequirementUnmet: it is no bpffs, or it is hidden here.
+    """
+    from xdpkit.kernel.folder import Folder
+    from xdpkit.syscalls.statfs import is_bpffs
+
+    if not is_bpffs(pin_root):
+        Folder(pin_root).require_lasting(what, alternative=False)
+
+
 def _prepare(_: click.Context, __: click.Parameter, text: str | None) -> Prepare:
     """Read how to prepare interfaces.
 
@@ -141,7 +154,7 @@ def create(
 
     with PortTable.create(table_name, size=size, pin_root=pin_root) as table:
         try:
-            added = _add_all(settings, table, ifaces, prepare=prepare, force=force)
+            added = table.add_all(ifaces, netns=settings.netns, prepare=prepare, force=force)
         except BaseException:
             table.destroy()
             raise
@@ -215,16 +228,16 @@ def add(
     from xdpkit.ports import PortTable
 
     with PortTable.open(table_name, pin_root=pin_root) as table:
-        added = _add_all(
-            settings,
-            table,
-            ifaces,
-            number=number,
-            name=name,
-            egress=egress,
-            prepare=prepare,
-            force=force,
-        )
+        terms: Any = {
+            "netns": settings.netns,
+            "egress": egress,
+            "prepare": prepare,
+            "force": force,
+        }
+        if len(ifaces) == 1:
+            added = [table.add(ifaces[0], number=number, name=name, **terms)]
+        else:
+            added = [*table.add_all(ifaces, **terms)]
         degraded = _degraded(table, added)
     if settings.json:
         _emit_ports(settings, table_name, added)
@@ -265,20 +278,6 @@ def _egress(path: str, name: str | None, what: str) -> ProgramSpec:
         else f"{path} has {len(fitting)} programs to choose from",
         remedy=f"name one: --egress-program NAME, of {', '.join(fitting)}",
     )
-
-
-def _add_all(
-    settings: Settings, table: PortTable, ifaces: Sequence[str], **terms: Any
-) -> list[Port]:
-    """Add interfaces; if one cannot be added, none is."""
-    with contextlib.ExitStack() as added:
-        ports = []
-        for iface in ifaces:
-            port = table.add(iface, netns=settings.netns, **terms)
-            added.callback(table.remove, port.number, free=True)
-            ports.append(port)
-        added.pop_all()
-    return ports
 
 
 def _degraded(table: PortTable, added: Sequence[Port]) -> list[str]:
@@ -339,8 +338,9 @@ def remove(
 
     with PortTable.open(table_name, pin_root=pin_root) as table:
         chosen = _chosen(table, ports, f"remove ports of {table_name}")
-        for port in chosen:
-            table.remove(port.number, free=free)
+        notes = [note for port in chosen for note in table.remove(port.number, free=free)]
+    for note in notes:
+        message(note)
     if settings.json:
         numbers = [port.number for port in chosen]
         emit_json({"table": table_name, "removed": numbers, "free": free}, pretty=settings.pretty)
@@ -388,8 +388,12 @@ def rename(settings: Settings, table_name: str, port: str, name: str, pin_root: 
     """Give a port another name. Its number stays, and so does the interface's name."""
     from xdpkit.ports import PortTable
 
+    what = f"rename port {port} of {table_name}"
+    if not name.isprintable():
+        # In the error of whoever finds out later, it would be a line of its own.
+        raise UsageError(what, cause=f"{printable(name)} is no name: a port's is printable")
     with PortTable.open(table_name, pin_root=pin_root) as table:
-        (chosen,) = _chosen(table, [port], f"rename port {port} of {table_name}")
+        (chosen,) = _chosen(table, [port], what)
         table.rename(chosen.number, name)
     if settings.json:
         data = {"table": table_name, "number": chosen.number, "name": name}
@@ -419,8 +423,13 @@ def set_ports(
     """
     from xdpkit.ports import PortTable
 
+    what = f"put ports of {table_name} in set {set_name}"
+    if "-" in set_name:
+        raise UsageError(
+            what, cause="a program names a set in C (XDPKIT_PORT_SET), where no name has a '-'"
+        )
     with PortTable.open(table_name, pin_root=pin_root) as table:
-        chosen = _chosen(table, ports, f"put ports of {table_name} in set {set_name}")
+        chosen = _chosen(table, ports, what)
         numbers = sorted(port.number for port in chosen)
         table.set(set_name, numbers)
     if settings.json:
@@ -467,6 +476,7 @@ def show(settings: Settings, names: tuple[str, ...], pin_root: str) -> None:
     from xdpkit.cli.portlist import not_counted, overview
     from xdpkit.monitor.ports import port_counts
 
+    _require_bpffs("show port tables", pin_root)
     report = port_counts(names or None, netns=settings.netns, pin_root=pin_root)
     if settings.json:
         emit_json(report.to_dict(), pretty=settings.pretty)
@@ -492,7 +502,9 @@ def destroy(settings: Settings, table_name: str, force: bool, pin_root: str) -> 
     from xdpkit.ports import PortTable
 
     with PortTable.open(table_name, pin_root=pin_root) as table:
-        table.destroy(force=force)
+        notes = table.destroy(force=force)
+    for note in notes:
+        message(note)
     if settings.json:
         emit_json({"destroyed": table_name}, pretty=settings.pretty)
     else:
@@ -513,10 +525,12 @@ def watch(settings: Settings, names: tuple[str, ...], pin_root: str) -> None:
     """Have port tables follow their interfaces, and say what changes, until Ctrl-C or SIGTERM.
 
     The kernel drops an interface that goes from all tables. When it comes back, it gets its port
-    again at once while this runs, and by the next command of 'xdpkit ports' otherwise.
+    again at once while this runs, and by the next command of 'xdpkit ports' otherwise. Of several
+    that watch one table, each says what it did itself.
     """
     from xdpkit import ports
 
+    _require_bpffs("watch port tables", pin_root)
     with ports.watch(names or None, pin_root=pin_root) as watched, _stopping(watched.stop):
         for change in watched:
             if settings.json:

@@ -17,7 +17,7 @@ from typing import Self
 
 import xdpkit
 from xdpkit import ports
-from xdpkit.interfaces import Interface, resolve
+from xdpkit.interfaces import Interface, list_all, resolve
 from xdpkit.monitor.ports import PortReport, port_counts
 from xdpkit.negotiation import Outcome, Verdict, refusal
 
@@ -48,7 +48,8 @@ class Forwarding:
     """Frames are forwarded for as long as the ``with`` block; then everything is put back.
 
     An interface that goes keeps its port. When it is there again it has the port, and the program:
-    a thread watches the interfaces.
+    a thread watches the interfaces. Others may watch them, too, and change the ports: what counts
+    is not who has seen a change, but what the table says, and what there is.
 
     Attributes:
         setup: what was asked for.
@@ -64,7 +65,6 @@ class Forwarding:
         self.setup = setup
         self._program = program
         self._attached: dict[int, xdpkit.XdpProg] = {}
-        self._gone: set[int] = set()
         self._problems: set[str] = set()
         self._news: deque[str] = deque()
         self._lock = threading.Lock()
@@ -198,14 +198,6 @@ class Forwarding:
 
     def _take_in(self, change: ports.Change) -> None:
         self._news.append(change.text)
-        if change.number is None:
-            return
-        if change.event in (ports.Event.GONE, ports.Event.RETURNED, ports.Event.MOVED):
-            # Its link is none any more; or it is on an interface which is another one now.
-            self._detach(change.number)
-            self._gone.discard(change.number)
-        if change.event is ports.Event.GONE:
-            self._gone.add(change.number)
         self._try_to_attach()
 
     def _try_to_attach(self) -> None:
@@ -220,24 +212,49 @@ class Forwarding:
         """Take in which ports there are, before they get their program; for those who care."""
 
     def _attach_all(self) -> list[xdpkit.XdpkitError]:
-        """Put the program on each port that is there and has none; return what did not work."""
+        """Have the program on each port whose interface is there; return what did not work."""
         table = self.table.state()
         self.ports_changed(table)
+        there = _there(table)
+        known = {port.number: port for port in table.ports}
         errors = []
-        for port in table.ports:
-            if port.number not in self._attached and port.number not in self._gone:
-                try:
-                    self._attached[port.number] = self._attach(port)
-                except xdpkit.XdpkitError as error:
-                    errors.append(error)
+        for number in sorted(known.keys() | self._attached.keys()):
+            try:
+                if number in known:
+                    self._keep_attached(known[number], there.get(number))
+                else:
+                    self._detach(number)
+            except xdpkit.XdpkitError as error:
+                errors.append(error)
         return errors
 
-    def _attach(self, port: ports.Port) -> xdpkit.XdpProg:
+    def _keep_attached(self, port: ports.Port, interface: Interface | None) -> None:
+        """Have the program on a port, and nowhere else.
+
+        Raises:
+            UsageError: somebody has taken the interface out of the table.
+            HookBusy: it has another program.
+            XdpkitError: the program could not be attached, or detached where it was.
+        """
+        attached = self._attached.get(port.number)
+        if attached is not None and not _is_on(attached, interface):
+            # Its link is none any more; or it is on an interface which is no port now.
+            self._detach(port.number)
+            attached = None
+        if port.interface is None:
+            table = self.table.name
+            raise xdpkit.UsageError(
+                f"forward by port {port.number} ({port.name}) of {table}",
+                cause="its interface has been removed from the table",
+                remedy=f"to have it back: xdpkit ports add {table} IFACE --number {port.number}",
+            )
+        if attached is None and interface is not None:
+            self._attached[port.number] = self._attach(interface)
+
+    def _attach(self, interface: Interface) -> xdpkit.XdpProg:
         """Put the program on a port: loaded for it, with its number as a constant."""
-        interface = port.interface
-        assert interface is not None, "nobody else removes ports of an owned table"
         return xdpkit.attach(
-            interface.ifindex,
+            interface.index,
             self._program,
             mode=self.setup.mode,
             netns=interface.netns,
@@ -260,6 +277,29 @@ class Forwarding:
     def _detach_all(self) -> None:
         for number in list(self._attached):
             self._detach(number)
+
+
+def _there(table: ports.Table) -> dict[int, Interface]:
+    """Return the interfaces that are where the table has its ports, by number."""
+    seen: dict[tuple[int, int], Interface] = {}
+    for netns in {port.interface.netns for port in table.ports if port.interface is not None}:
+        # A namespace may have ended.
+        with contextlib.suppress(xdpkit.UsageError):
+            seen |= {(each.netns_cookie, each.index): each for each in list_all(netns=netns)}
+    places = {
+        port.number: (port.interface.netns_cookie, port.interface.ifindex)
+        for port in table.ports
+        if port.interface is not None
+    }
+    return {number: seen[place] for number, place in places.items() if place in seen}
+
+
+def _is_on(attached: xdpkit.XdpProg, interface: Interface | None) -> bool:
+    """Whether a program is on an interface: one that was made anew has none."""
+    if interface is None or not interface.xdp:
+        return False
+    on = attached.interface
+    return (on.netns_cookie, on.index) == (interface.netns_cookie, interface.index)
 
 
 def _is_shared(name: str) -> bool:

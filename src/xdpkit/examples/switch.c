@@ -3,8 +3,10 @@
  * A learning layer-2 switch between the ports of a table; `xdpkit forward l2` runs it.
  *
  * A frame goes to the port behind which its destination was last heard of, and to all other ports
- * where that is not known. VLANs are told apart by the tag in the frame: a station is known by its
- * address and its VLAN. The interfaces must leave the tag there (ethtool -K eth0 rxvlan off).
+ * where that is not known. VLANs are told apart by the outer tag in the frame: a station is known by
+ * its address and its VLAN, and those of service tags (802.1ad) are others than those of customer
+ * tags (802.1Q). A tag with VLAN 0 has a priority only: the frame is in no VLAN, as one without. The
+ * interfaces must leave the tag there (ethtool -K eth0 rxvlan off).
  *
  * The host that runs it has no part in the switch: what is addressed to its own interfaces is
  * forwarded like all else. It does not speak the spanning tree protocol, so loops are not noticed.
@@ -19,7 +21,8 @@ const volatile __u64 ageing_ns = 300 * NSEC_PER_SEC;
 
 struct station {
 	__u8 mac[ETH_ALEN];
-	__u16 vlan; /* VLAN identifier, 0 without a tag */
+	__be16 tag;	/* kind of the tag (TPID), 0 in no VLAN */
+	__u16 vlan;	/* VLAN identifier, 0 in no VLAN */
 };
 
 /* Where a station was heard of, and when, by CLOCK_MONOTONIC in nanoseconds. */
@@ -56,6 +59,12 @@ static __always_inline int is_link_local(const __u8 *mac)
 	       (mac[5] & 0xf0) == 0;
 }
 
+/* Another CPU may have written a time that is later than this one's. */
+static __always_inline __u64 age(const struct place *place, __u64 now)
+{
+	return place->seen < now ? now - place->seen : 0;
+}
+
 static __always_inline void learn(const struct station *station, __u32 port, __u64 now)
 {
 	struct place *known = bpf_map_lookup_elem(&stations, station);
@@ -68,7 +77,7 @@ static __always_inline void learn(const struct station *station, __u32 port, __u
 	/* What stays as it is for a second is not written, so that CPUs can share its cache line. */
 	if (known->port != port)
 		known->port = port;
-	else if (now - known->seen < NSEC_PER_SEC)
+	else if (age(known, now) < NSEC_PER_SEC)
 		return;
 	known->seen = now;
 }
@@ -95,6 +104,7 @@ int l2_switch(struct xdpkit_md *ctx)
 		if ((void *)(tag + 1) > end)
 			return XDP_DROP;
 		station.vlan = bpf_ntohs(tag->h_vlan_TCI) & 0xfff;
+		station.tag = station.vlan ? ethernet->h_proto : 0;
 	}
 
 	now = bpf_ktime_get_coarse_ns();
@@ -105,7 +115,7 @@ int l2_switch(struct xdpkit_md *ctx)
 		return xdpkit_redirect_to_others();
 	__builtin_memcpy(station.mac, ethernet->h_dest, ETH_ALEN);
 	place = bpf_map_lookup_elem(&stations, &station);
-	if (!place || now - place->seen >= ageing_ns)
+	if (!place || age(place, now) >= ageing_ns)
 		return xdpkit_redirect_to_others();
 	if (place->port == ctx->port_index)
 		return XDP_DROP;

@@ -52,4 +52,4 @@ class Switch(Forwarding):
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         # There may be many, and they are read often.
         places = map(_PLACE.unpack, self.maps["stations"].untyped().values())
-        return Counter(port for seen, port in places if now - seen < self._ageing_ns)
+        return Counter(port for seen, port in places if max(now - seen, 0) < self._ageing_ns)

@@ -36,6 +36,7 @@ COMPLAINTS: tuple[Callable[[Facts], Iterator[Complaint]], ...] = (
     ports.unfit_ports,
     ports.egress_programs,
     ports.broadcasts,
+    ports.vacant_numbers,
     ports.other_numbers,
     ports.not_counted,
     attached.changed_findings,

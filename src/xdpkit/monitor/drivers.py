@@ -75,7 +75,7 @@ def read(interface: Interface, *, shown_netns: str = "") -> DriverCounts | None:
     if interface.driver is None:
         return None
     with netns.entered(interface.netns), NetlinkSocket() as connection:
-        said = ethtool.statistics_of(connection, interface.name)
+        said = ethtool.statistics_of(connection, interface.index)
     # vmxnet3 has the same names for each queue, without its number.
     raw: Counter[str] = Counter()
     for name, value in said:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from xdpkit.monitor.layout import INDEX_ALL
@@ -189,8 +189,11 @@ class TableCounts:
         name, size: of the table. ports: by number.
         sets: the numbers of the ports of each set, by name.
         is_owned: whether it is one process's, and goes with it.
+        is_orphan: whether that process has gone, and only the table is left.
         unknown: a later version of xdpkit has written what this one does not know.
         broadcast_errors: broadcasts that failed as a whole, by the errno's name.
+        unassigned: frames that were sent to numbers which no port has, by number.
+        maps: the ids of the maps by which programs redirect, with the ports that are in each.
     """
 
     name: str
@@ -198,8 +201,11 @@ class TableCounts:
     ports: tuple[PortCounts, ...] = ()
     sets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     is_owned: bool = False
+    is_orphan: bool = False
     unknown: bool = False
     broadcast_errors: tuple[PortError, ...] = ()
+    unassigned: Mapping[int, int] = field(default_factory=dict)
+    maps: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data, for JSON."""
@@ -209,8 +215,12 @@ class TableCounts:
             "ports": [each.to_dict() for each in self.ports],
             "sets": {name: list(numbers) for name, numbers in self.sets.items()},
             "owned": self.is_owned,
+            "owner_gone": self.is_orphan,
             "newer": self.unknown,
             "broadcast_errors": [each.to_dict() for each in self.broadcast_errors],
+            "unassigned": [
+                {"number": number, "frames": frames} for number, frames in self.unassigned.items()
+            ],
         }
 
 
@@ -248,21 +258,23 @@ class TableSeen:
 
     Attributes:
         table: what it says.
-        maps: ids of the maps that programs redirect by: all ports, and each set.
+        maps: ids of the maps that programs redirect by, with the ports in each: all, and each set.
         entries: the interfaces in the kernel's map, by port.
-        absent: frames to each port that had no interface.
+        absent: frames to each number that had no interface.
         links: the interfaces that are there, by port.
         gone: what to call those that are not. unseen: ports of these that the kernel has all the
             same, in namespaces that cannot be looked into.
+        is_orphan: whether it was a process's own, which has gone.
     """
 
     table: Table
-    maps: frozenset[int]
+    maps: Mapping[int, frozenset[int]]
     entries: Mapping[int, int]
     absent: Mapping[int, int]
     links: Mapping[int, LinkSeen]
     gone: Mapping[int, Where]
     unseen: frozenset[int] = frozenset()
+    is_orphan: bool = False
 
 
 def counted(
@@ -288,17 +300,23 @@ def counted(
         if with_transmits and link is not None:
             found = replace(found, transmit_drops=_drops(link, tracepoints))
         ports.append(found)
-    failed = (each for each in tracepoints.redirect_errors if _is_broadcast(seen, each))
+    failed = (each for each in tracepoints.redirect_errors if is_broadcast(each, seen.maps))
+    numbers = {port.number for port in table.ports}
     return TableCounts(
         name=table.name,
         size=table.size,
         ports=tuple(ports),
         sets={each.name: tuple(sorted(each.ports)) for each in table.sets},
         is_owned=table.owner,
+        is_orphan=seen.is_orphan,
         unknown=table.unknown,
         broadcast_errors=_summed(
             PortError(each.error, each.packets, each.last_seen) for each in failed
         ),
+        unassigned={
+            number: frames for number, frames in seen.absent.items() if number not in numbers
+        },
+        maps=seen.maps,
     )
 
 
@@ -318,7 +336,7 @@ def _counts(
         state=_state(seen, port, link),
         where=link.where if link is not None else seen.gone.get(port.number),
         egress=port.egress,
-        prepared=tuple(_prepared(port)),
+        prepared=tuple(prepared(port)),
         received=statistics.received if statistics else None,
         received_bytes=statistics.received_bytes if statistics else None,
         sent=statistics.sent if statistics else None,
@@ -329,11 +347,16 @@ def _counts(
     )
 
 
-def _prepared(port: Port) -> Iterator[str]:
-    if port.prepared:
-        from xdpkit.ports.preparing import describe
+def prepared(port: Port) -> Iterator[str]:
+    """Yield what was done so that a port can be sent to, as phrases: "GRO on at veth1 in blue"."""
+    if not port.prepared:
+        return
+    from xdpkit.ports.preparing import describe
 
-        yield from map(describe, port.prepared)
+    here = port.interface.netns_cookie if port.interface is not None else None
+    for each in port.prepared:
+        is_elsewhere = each.on.netns is not None and each.on.netns_cookie != here
+        yield describe(each) + (f" in {each.on.netns}" if is_elsewhere else "")
 
 
 def _state(seen: TableSeen, port: Port, link: LinkSeen | None) -> PortState:
@@ -373,8 +396,9 @@ def _is_to(seen: TableSeen, port: Port, place: Place | None, failed: RedirectErr
     return target.ifindex != 0 and (failed.where.netns, target.ifindex) == place
 
 
-def _is_broadcast(seen: TableSeen, failed: RedirectErrorCount) -> bool:
-    return failed.target.map_id in seen.maps and failed.target.index == INDEX_ALL
+def is_broadcast(failed: RedirectErrorCount, maps: Container[int]) -> bool:
+    """Whether what failed was to go to all entries of one of these maps."""
+    return failed.target.map_id in maps and failed.target.index == INDEX_ALL
 
 
 def _drops(link: LinkSeen, told: Tracepoints) -> int:
@@ -417,8 +441,10 @@ def _troubles(seen: TableSeen, port: Port, link: LinkSeen | None) -> Iterator[Po
             yield PortTrouble(
                 "same-index",
                 f"{name} has the index of port {number}, {index}, in another network namespace:"
-                " programs that look their port up take it for none",
+                f" a broadcast of what comes in by port {number} skips it, and programs that look"
+                " their port up take it for none",
                 "",
+                is_skipped=False,
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from xdpkit.errors import XdpkitError
@@ -18,13 +18,14 @@ from xdpkit.monitor.model import DriverCounts, Group, Tracepoints, Where
 from xdpkit.monitor.places import Places
 from xdpkit.monitor.portcounts import LinkSeen, Place, TableCounts, TableSeen, counted
 from xdpkit.ports import seeing
-from xdpkit.ports.recognising import recognise
+from xdpkit.ports.following import locate
 from xdpkit.syscalls import netdev
 from xdpkit.syscalls.linkstats import LinkStatistics, dump_statistics
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.tables import store
 from xdpkit.tables.entries import entries
 from xdpkit.tables.model import Identity, Table
+from xdpkit.tables.store import Store
 from xdpkit.uapi.netdev import XdpAct
 from xdpkit.uapi.netlink import NetlinkProtocol
 
@@ -94,15 +95,17 @@ class _Record:
     """A table as its maps have it.
 
     Attributes:
-        table: what it says. maps: ids of the maps by which programs redirect.
+        table: what it says. maps: ids of the maps by which programs redirect, with their ports.
         entries: the interfaces in the kernel's map, by port.
-        absent: frames to ports without interface, by port.
+        absent: frames to numbers without interface, by number.
+        is_orphan: whether the process whose it was has gone.
     """
 
     table: Table
-    maps: frozenset[int]
+    maps: Mapping[int, frozenset[int]]
     entries: Mapping[int, int]
     absent: Mapping[int, int]
+    is_orphan: bool
 
 
 class Reader:
@@ -153,7 +156,8 @@ class Reader:
         known = {
             port.number: port.interface for port in record.table.ports if port.interface is not None
         }
-        present, places = _present(known)
+        located = locate(record.table.ports)
+        present, places = located.interfaces, located.sight.places
         links = {
             number: link
             for number, interface in present.items()
@@ -173,7 +177,14 @@ class Reader:
             and record.entries.get(number) == known[number].ifindex
         )
         return TableSeen(
-            record.table, record.maps, record.entries, record.absent, links, gone, unseen
+            table=record.table,
+            maps=record.maps,
+            entries=record.entries,
+            absent=record.absent,
+            links=links,
+            gone=gone,
+            unseen=unseen,
+            is_orphan=record.is_orphan,
         )
 
     def _link(self, interface: Identity) -> LinkSeen | None:
@@ -219,28 +230,26 @@ def _record(name: str, pin_root: str) -> _Record:
         said = table.read()
         return _Record(
             table=said,
-            maps=frozenset({table.ports.id, *(each.id for each in table.sets.values())}),
+            maps=dict(_maps(table, said)),
             entries={number: found for number, (found, _) in entries(table.ports).items()},
             absent={
                 number: frames for number, each in table.counts.items() if (frames := _absent(each))
             },
+            is_orphan=table.is_orphan(),
         )
+
+
+def _maps(opened: Store, table: Table) -> Iterator[tuple[int, frozenset[int]]]:
+    """Yield the ids of the maps by which programs redirect, with the numbers of their ports."""
+    yield opened.ports.id, frozenset(port.number for port in table.ports)
+    sets = {each.name: each.ports for each in table.sets}
+    for name, each in opened.sets.items():
+        yield each.id, sets.get(name, frozenset())
 
 
 def _absent(by_cpu: Iterable[bytes]) -> int:
     """Return the sum of what all CPUs have counted."""
     return sum(_COUNTS.unpack_from(each)[0] for each in by_cpu)
-
-
-def _present(known: Mapping[int, Identity]) -> tuple[dict[int, Identity], Collection[int]]:
-    """Return the ports' interfaces, wherever they are now, and the namespaces that were seen."""
-    sight = seeing.look(known.values())
-    found = recognise(known, sight.interfaces)
-    if len(found) < len(known):
-        # It takes long, and what is where it was is found without.
-        sight = seeing.look_everywhere()
-        found = recognise(known, sight.interfaces)
-    return found, sight.places.keys()
 
 
 def _features() -> dict[int, XdpAct]:

@@ -127,6 +127,11 @@ BROADCAST_ERRORS = Metric(
     ("table", "reason"),
     "Broadcasts by a port table that failed as a whole, by the kernel's errno.",
 )
+PORT_UNASSIGNED = Metric(
+    "xdpkit_port_unassigned",
+    ("table",),
+    "Frames that were sent to numbers which no port of the table has.",
+)
 ATTACH_FAILURES = Metric(
     "xdpkit_attach_failures", ("reason",), "XDP links that the kernel refused to attach."
 )
@@ -185,6 +190,7 @@ METRICS = (
     PORT_TRANSMIT_DROPS,
     PORT_XMIT_ERRORS,
     BROADCAST_ERRORS,
+    PORT_UNASSIGNED,
     ATTACH_FAILURES,
     OTHER,
     MISSED,
@@ -323,6 +329,7 @@ def _ports(snapshot: Snapshot) -> Iterator[Sample]:
                     yield Sample(PORT_ERRORS, (*here, error.reason), error.frames)
         for failed in table.broadcast_errors:
             yield Sample(BROADCAST_ERRORS, (table.name, failed.reason), failed.frames)
+        yield Sample(PORT_UNASSIGNED, (table.name,), sum(table.unassigned.values()))
 
 
 def _place(where: Where) -> tuple[str, str]:

@@ -97,6 +97,21 @@ def test_in_generic_mode_every_interface_transmits() -> None:
         assert ("! port 0: eth1 takes no redirected frames" in lines(found, None, None)) == is_shown
 
 
+def test_broadcasts_that_end_early_in_generic_mode_are_told() -> None:
+    down = PortTrouble("down", "eth2 is down", "ENETDOWN")
+
+    def counts(failed: int) -> TableCounts:
+        ports = (replace(port(1, "eth2"), state=PortState.DOWN, troubles=(down,)),)
+        return TableCounts("l2", 2, ports, broadcast_errors=(PortError("ENETDOWN", failed),))
+
+    before = replace(whole(), counts=counts(1_000), mode="generic")
+    now = replace(whole(2), counts=counts(1_004), mode="generic")
+    told = list(lines(now, before, None))
+    assert "! port 1: eth2 is down: a broadcast ends here, and ports behind it get none" in told
+    assert "! broadcasts that failed: ENETDOWN 1,004 (4 new)" in told
+    assert "! port 1: eth2 is down" in lines(replace(now, mode="native"), None, None)
+
+
 def test_json_has_all_that_is_counted_and_how_fast_it_goes(golden: Golden) -> None:
     golden("forward.json", json.dumps(to_dict(whole(2), whole()), indent=2) + "\n")
 

@@ -38,6 +38,7 @@ def test_tables_are_shown_with_what_is_lost_and_why(golden: Golden) -> None:
         lan(),
         TableCounts("empty", 8),
         TableCounts("odd\x1b[2J", 1, is_owned=True, unknown=True),
+        TableCounts("left", 1, is_owned=True, is_orphan=True),
     )
     golden(
         "ports.txt", "\n".join("".join(f"{line}\n" for line in overview(each)) for each in tables)
@@ -98,6 +99,8 @@ def test_the_help_of_each_has_examples(verb: str, golden: Golden) -> None:
         (("add", "lan", "--prepare", "eth1", "eth2"), "it is one of gro, program"),
         (("add", "lan"), "Missing argument 'IFACE...'"),
         (("create", "lan", "--size", "1025"), "1<=x<=1024"),
+        (("set", "lan", "red-hats", "1"), "where no name has a '-'"),
+        (("rename", "lan", "1", "up\nlink"), "up\\nlink is no name"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_looked_at(
@@ -106,3 +109,10 @@ def test_what_makes_no_sense_is_refused_before_anything_is_looked_at(
     done = run("ports", *args)
     assert (done.status, done.output) == (2, "")
     assert cause in done.messages
+
+
+@pytest.mark.parametrize(("verb", "folder"), [("show", "/proc"), ("watch", "/nonexistent")])
+def test_where_no_table_can_be_none_is_looked_for(verb: str, folder: str) -> None:
+    done = run("ports", verb, "--pin-root", folder)
+    assert (done.status, done.output) == (3, "")
+    assert f"{folder} is not a BPF file system" in done.messages

@@ -253,4 +253,5 @@ def lan() -> TableCounts:
         ),
         sets={"guests": (1, 2), "none": ()},
         broadcast_errors=(PortError("ENOMEM", 6),),
+        unassigned={7: 9, 8: 1},
     )

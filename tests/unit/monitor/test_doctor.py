@@ -942,6 +942,10 @@ def test_errors_of_other_namespaces_are_mentioned_unless_interfaces_were_named()
     complaint = only(facts(healthy(), tracepoints=there))
     assert complaint.what == "3 packets were lost in network namespace blue"
     assert complaint.remedy == "xdpkit doctor -n blue"
+    gone = facts(
+        healthy(), tracepoints={"errors": (error(replace(snapshots.THERE, netns="gone:[57]")),)}
+    )
+    assert only(gone).remedy is None
     hostile = replace(snapshots.THERE, netns="a; reboot")
     hostile_there = facts(healthy(), tracepoints={"errors": (error(hostile),)}, pin_root="/mnt/b")
     complaint = only(hostile_there)

@@ -8,12 +8,21 @@ from typing import Any
 
 from tests.unit.monitor.patients import NOW, facts, program, record
 from tests.unit.monitor.patients import hook as hook_of
-from tests.unit.monitor.snapshots import HERE, INSTALLED, THERE, error, lan
+from tests.unit.monitor.snapshots import (
+    HERE,
+    INSTALLED,
+    THERE,
+    error,
+    lan,
+    redirect_error,
+    transmit,
+)
 from xdpkit.capabilities import Answer, Finding
 from xdpkit.hook.record import PortOf
-from xdpkit.monitor.complaints.facts import Facts, HookFacts, Member
+from xdpkit.monitor.complaints.facts import Code, Facts, HookFacts, Member, RedirectMap
 from xdpkit.monitor.doctor import Complaint, Severity, diagnose
-from xdpkit.monitor.model import Group, Where
+from xdpkit.monitor.layout import INDEX_ALL
+from xdpkit.monitor.model import Group, Target, Where
 from xdpkit.monitor.portcounts import (
     PortCounts,
     PortError,
@@ -24,6 +33,9 @@ from xdpkit.monitor.portcounts import (
 from xdpkit.negotiation import Outcome, Verdict
 from xdpkit.requirements import Requirement
 
+MAP = 20
+DEVMAP = RedirectMap(MAP, "devmap", None)
+
 
 def verdict(capability: str, outcome: Outcome, why: str, remedy: str | None = None) -> Verdict:
     answer = Answer.YES if outcome is Outcome.ACCEPTED else Answer.NO
@@ -32,7 +44,12 @@ def verdict(capability: str, outcome: Outcome, why: str, remedy: str | None = No
 
 
 def seen(*ports: PortCounts, name: str = "lan", **fields: Any) -> Facts:
-    table = TableCounts(name, 64, ports, broadcast_errors=fields.pop("broadcast_errors", ()))
+    given = {
+        each: fields.pop(each)
+        for each in ("broadcast_errors", "unassigned", "maps")
+        if each in fields
+    }
+    table = TableCounts(name, 64, ports, **given)
     snapshot = {"tables": (table,), **fields.pop("snapshot", {})}
     return facts(*fields.pop("hooks", ()), snapshot=snapshot, **fields)
 
@@ -149,6 +166,108 @@ def test_a_broadcast_that_failed_as_a_whole_is_the_tables() -> None:
     )
 
 
+def test_a_broadcast_of_a_program_is_told_once_with_the_ports_at_which_it_ended() -> None:
+    entries = Target("devmap", "all entries", 0, MAP, INDEX_ALL)
+    failed = redirect_error(target=entries, packets=4, last_seen=NOW)
+    ports = (
+        port(1, replace(HERE, ifindex=8, interface="eth8"), state=PortState.UP),
+        troubled("down", "ENETDOWN", state=PortState.DOWN, errors=()),
+        troubled("down", "ENETDOWN", number=3, state=PortState.DOWN),
+    )
+    found = seen(
+        *ports,
+        broadcast_errors=(PortError("ENETDOWN", 4),),
+        # Port 3 is none of the set's.
+        maps={MAP: frozenset({1, 2})},
+        tracepoints={"redirect_errors": (failed,)},
+        hooks=(hook_of(Member(program())),),
+    )
+    assert "broadcast-failed" not in kinds(found)
+    complaint = next(each for each in diagnose(found).complaints if each.kind == "redirect-failed")
+    assert complaint.what == (
+        "4 packets were lost: firewall redirected to all entries, and that failed with ENETDOWN"
+    )
+    assert complaint.cause is not None
+    assert complaint.cause.endswith(
+        "in generic mode a broadcast ends at the first port that fails; now port 2 of lan: eth0 is"
+        " down"
+    )
+    assert complaint.remedy == "ip link set dev eth0 up"
+
+
+def aborting(*ports: PortCounts, **fields: Any) -> Complaint:
+    """What is said of a program that has aborted and uses the table."""
+    code = Code(40, "firewall", None, "it is not known", redirects={"xdpkit_ports": DEVMAP})
+    found = seen(
+        *ports,
+        maps={MAP: frozenset()},
+        tracepoints={"errors": (error(packets=20, last_seen=NOW),)},
+        hooks=(hook_of(Member(program(), code=(code,))),),
+        **fields,
+    )
+    return next(each for each in diagnose(found).complaints if each.kind == "aborted")
+
+
+def test_a_program_that_sent_to_ports_without_interface_is_told_which_they_are() -> None:
+    lost = (PortError("absent", 9),)
+    gone = troubled("absent", "absent", state=PortState.ABSENT, errors=lost)
+    complaint = aborting(gone)
+    assert complaint.evidence[1:] == ("9 packets to port 2 (eth1) of lan, whose interface is gone",)
+    assert complaint.remedy == (
+        "once its interface is there, have it followed: xdpkit ports watch lan"
+    )
+    complaint = aborting(port(where=None, state=PortState.VACANT, errors=lost))
+    assert complaint.evidence[1:] == (
+        "9 packets to port 2 (eth1) of lan, whose interface was removed",
+    )
+    assert complaint.remedy == "give it an interface: xdpkit ports add lan IFACE --number 2"
+    complaint = aborting(port(errors=lost), unassigned={5: 1})
+    assert complaint.evidence[1:] == (
+        "9 packets to port 2 (eth1) of lan, which had no interface for a time",
+        "1 packet to number 5 of lan, which no port has",
+    )
+    assert complaint.remedy == "give it an interface: xdpkit ports add lan IFACE --number 5"
+
+
+def test_frames_to_numbers_without_a_port_are_mentioned() -> None:
+    complaint = only(seen(unassigned={5: 3}))
+    assert (complaint.severity, complaint.kind) == (Severity.NOTE, "port-unassigned")
+    assert complaint.what == "3 packets were sent to number 5 of lan, which no port has"
+    assert kinds(seen(unassigned={5: 3}, netns="red")) == []
+
+
+def untaken(found: PortCounts, **fields: Any) -> str | None:
+    """Return why the interface of a port is said not to have taken frames."""
+    sent = transmit(THERE, where=HERE, sent=1, dropped=3, **fields)
+    complaints = diagnose(seen(found, tracepoints={"transmits": (sent,)})).complaints
+    return next(each.cause for each in complaints if each.kind == "transmit-drops")
+
+
+def test_a_port_whose_other_end_is_down_has_no_wrong_cause_for_what_it_does_not_take() -> None:
+    cause = untaken(troubled("no-carrier", "transmit_drops"), error="ENXIO")
+    assert cause == "eth0 is no-carrier: the other end is down, or not connected"
+
+
+def test_what_an_egress_program_drops_is_not_a_full_queues_fault_alone() -> None:
+    full = untaken(port())
+    assert full is not None
+    assert "queue is full" in full
+    dropped = "mark, the egress program of port 2, dropped them"
+    assert untaken(port(egress="mark")) == f"{dropped}; or {full}"
+    assert untaken(port(egress="mark", xmit_errors=0)) == dropped
+    assert "has no queue" in (untaken(port(egress="mark"), error="ENXIO") or "")
+
+
+def test_each_of_many_unfit_ports_has_its_own_remedy() -> None:
+    def tags(name: str) -> Verdict:
+        remedy = f"ethtool -K {name} txvlan off"
+        return verdict("precondition:vlan-tags", Outcome.DEGRADED, f"{name} forgets tags", remedy)
+
+    fitness = {("lan", 1): (tags("eth0p"),), ("lan", 2): (tags("eth1p"),)}
+    complaint = only(seen(port(1), port(2), fitness=fitness))
+    assert complaint.remedy == "ethtool -K eth0p txvlan off; ethtool -K eth1p txvlan off"
+
+
 def bound(*, number: int | None = 2, table: str = "lan") -> HookFacts:
     """A hook whose program was told of a port."""
     stored = record(port=PortOf(table, number, "eth1"))
@@ -186,5 +305,7 @@ def test_something_of_everything_is_told_worst_first() -> None:
         "port-absent",
         "broadcast-failed",
         "port-down",
+        "port-unassigned",
         "port-mtu",
+        "port-unassigned",
     ]

@@ -56,7 +56,7 @@ def port(number: int = 0, name: str = "eth0", **fields: Any) -> Port:
 def seen(*ports: Port, links: Mapping[int, LinkSeen], **fields: Any) -> TableSeen:
     table = Table("lan", 64, ports or (port(),), (PortSet("guests", frozenset({0})),))
     given: dict[str, Any] = {
-        "maps": frozenset({PORTS, GUESTS}),
+        "maps": {PORTS: frozenset({0, 1}), GUESTS: frozenset({0})},
         "entries": {number: each.where.ifindex for number, each in links.items()},
         "absent": {},
         "gone": {},
@@ -185,6 +185,12 @@ def test_frames_to_no_interface_are_counted_by_port() -> None:
     assert trouble.text == "its interface eth0 is absent"
 
 
+def test_frames_to_a_number_that_no_port_has_are_the_tables() -> None:
+    found = whole(seen(port(interface=None), links={}, absent={0: 7, 5: 9}))
+    assert (found.ports[0].absent, found.unassigned) == (7, {5: 9})
+    assert found.to_dict()["unassigned"] == [{"number": 5, "frames": 9}]
+
+
 def test_a_number_that_is_kept_is_no_trouble() -> None:
     found = only(seen(port(interface=None), links={}, absent={0: 7}))
     assert (found.state, found.where, found.troubles, found.lost) == (PortState.VACANT, None, (), 7)
@@ -233,12 +239,21 @@ def test_equal_indexes_in_two_namespaces_are_told_of_both_ports() -> None:
     two = seen(port(), port(1, "veth1"), links={0: link(), 1: link(other, netns_cookie=2)})
     found = whole(two).ports
     assert [kinds(each) for each in found] == [["same-index"], ["same-index"]]
-    assert found[0].troubles[0].counted == ""
+    trouble = found[0].troubles[0]
+    assert (trouble.counted, trouble.is_skipped) == ("", False)
+    assert "a broadcast of what comes in by port 1 skips it" in trouble.text
 
 
 def test_what_was_prepared_is_said_with_where() -> None:
     prepared = (Preparation("gro", identity("eth0p", 3), "off"),)
     assert only(seen(port(prepared=prepared), links={0: link()})).prepared == ("GRO on at eth0p",)
+
+
+def test_where_something_was_prepared_is_said_if_that_is_another_namespace() -> None:
+    peer = Identity("eth0p", 3, 9, "blue", b"", "veth")
+    prepared = (Preparation("gro", peer, "off"),)
+    found = only(seen(port(prepared=prepared), links={0: link()}))
+    assert found.prepared == ("GRO on at eth0p in blue",)
 
 
 def test_sets_are_numbers_in_order() -> None:

@@ -310,6 +310,23 @@ class Facts:
                 if port.where is not None and (self.is_whole_host or self.is_asked_for(port.where)):
                     yield table, port
 
+    def port_at(self, where: Where) -> PortCounts | None:
+        """Return the port that an interface is, None where it is none; of several tables, one."""
+        return next(
+            (
+                port
+                for table in self.snapshot.tables
+                for port in table.ports
+                if port.where is not None
+                and (port.where.netns, port.where.ifindex) == (where.netns, where.ifindex)
+            ),
+            None,
+        )
+
+    def table_of(self, map_id: int) -> TableCounts | None:
+        """Return the port table that a map belongs to, None where it belongs to none."""
+        return next((each for each in self.snapshot.tables if map_id in each.maps), None)
+
     def redirect_errors(self) -> Iterator[RedirectErrorCount]:
         """Yield the redirect errors of the interfaces that were asked for."""
         found = self.snapshot.tracepoints.redirect_errors

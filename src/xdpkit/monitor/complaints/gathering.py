@@ -29,6 +29,7 @@ from xdpkit.monitor.complaints.facts import (
     RedirectMap,
     TargetState,
 )
+from xdpkit.monitor.layout import INDEX_ALL
 from xdpkit.monitor.model import Snapshot, Target, Tracepoints
 from xdpkit.uapi.if_link import IFF_UP
 
@@ -49,7 +50,7 @@ _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 # What verdicts are about beside what the program needs.
 _ABOUT_THE_PLACE = ("mode-", "redirect-target", "precondition:")
-_OF_THE_KERNEL = ("helper:", "kfunc:", "map-type:", "link")
+_OF_THE_KERNEL = ("helper:", "kfunc:", "map-type:", "link", "redirect-broadcast")
 
 
 def gather(netns: str | None, interfaces: Iterable[str | int] | None, pin_root: str) -> Facts:
@@ -280,6 +281,7 @@ class _Look:
     ) -> Iterator[RedirectTarget]:
         """Yield the interfaces that a program names by index, and those in its devmaps."""
         from xdpkit.negotiation import Target as RedirectTarget
+        from xdpkit.requirements.context import is_port_map
 
         for needed in requirements:
             if needed.capability == "redirect-ifindex" and needed.ifindex is not None:
@@ -290,7 +292,9 @@ class _Look:
             for index in redirect.interfaces:
                 found = self._device_if_there(index)
                 if found is not None:
-                    yield RedirectTarget(found, map=name)
+                    # A port that does not transmit is no reason to refuse a program, either, when
+                    # it is attached.
+                    yield RedirectTarget(found, map=name, optional=is_port_map(name))
 
     def _device_if_there(self, index: int) -> Device | None:
         with contextlib.suppress(UsageError):
@@ -368,8 +372,11 @@ def _web(programs: Iterable[int]) -> Web:
 
 
 def _has_entry(target: Target) -> bool | None:
-    """Return whether a map has an entry for a key, None where there is no map to look at."""
-    if not target.map_id:
+    """Return whether a map has an entry for a key, None where there is no map to look at.
+
+    A broadcast has no key.
+    """
+    if not target.map_id or target.index == INDEX_ALL:
         return None
     # What is in an XSKMAP only programs can see.
     with contextlib.suppress(UsageError, KernelRefused), Map.from_id(target.map_id) as found:
@@ -380,11 +387,14 @@ def _has_entry(target: Target) -> bool | None:
 def _requirements(before: Negotiation) -> Requirements:
     """Return what a program needs, from what was negotiated when it was attached."""
     from xdpkit.requirements import Requirements
+    from xdpkit.requirements.context import is_of_ports
 
     needed = (
         each.requirement
         for each in before.verdicts
         if not each.requirement.capability.startswith(_ABOUT_THE_PLACE)
         and each.requirement.capability != "link"
+        # Whether the interface is the port that it was is a complaint of its own.
+        and not is_of_ports(each.requirement.capability)
     )
     return Requirements(before.program, tuple(needed), before.notes)

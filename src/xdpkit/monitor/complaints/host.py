@@ -145,7 +145,8 @@ def elsewhere(facts: Facts) -> Iterator[Complaint]:
         if netns:
             by_netns[netns] = by_netns.get(netns, 0) + number
     for netns, number in sorted(by_netns.items()):
-        has_name = not netns.startswith("net:[")
+        # As xdpkit.monitor.places calls what has no name, or has ended.
+        has_name = not netns.startswith(("net:[", "gone:["))
         yield Complaint(
             Severity.NOTE,
             "errors-elsewhere",

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from xdpkit.capabilities import phrase
 from xdpkit.monitor.complaints.complaint import listed
 from xdpkit.monitor.complaints.facts import Code
 from xdpkit.uapi.bpf import XdpAction
+
+if TYPE_CHECKING:
+    from xdpkit.analysis import Origin
 
 _LAST = max(XdpAction)
 
@@ -56,7 +60,13 @@ def _of_one(code: Code, wanted: Callable[[int], bool]) -> Iterator[str]:
     for value, origins in sorted(code.analysis.actions.origins.items()):
         for origin in origins if wanted(value) else ():
             redirect = calls.get(origin.slot)
-            if redirect is None:
+            if redirect is None and value == XdpAction.ABORTED and _is_in_header(origin):
+                # It is the only function there that returns it; which line calls it is not known.
+                yield (
+                    f"xdpkit_redirect_to_port() ({origin}) returns {action_name(value)} where the"
+                    " port has no interface"
+                )
+            elif redirect is None:
                 yield f"{origin} returns {action_name(value)}"
             elif redirect.maps is None:
                 yield f"bpf_redirect() at {origin} gives {action_name(value)} for wrong flags"
@@ -70,6 +80,10 @@ def _of_one(code: Code, wanted: Callable[[int], bool]) -> Iterator[str]:
         cause = unknown.cause
         where_from = "from the packet" if cause.kind is CauseKind.PACKET else str(cause)
         yield f"{unknown.origin} may return any value, {where_from}"
+
+
+def _is_in_header(origin: Origin) -> bool:
+    return origin.line is not None and origin.line.startswith("xdpkit.h:")
 
 
 def _keys(code: Code, names: Iterable[str]) -> str:

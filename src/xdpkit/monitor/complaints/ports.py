@@ -3,14 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from xdpkit.hook.record import PortOf
 from xdpkit.monitor import words
-from xdpkit.monitor.complaints.complaint import Complaint, Severity, first, lost, packets
+from xdpkit.monitor.complaints.complaint import (
+    Complaint,
+    Severity,
+    first,
+    listed,
+    lost,
+    packets,
+)
 from xdpkit.monitor.complaints.facts import Facts, HookFacts, Member
+from xdpkit.monitor.complaints.redirected import ENDS_EARLY
 from xdpkit.monitor.model import Group, Reason
-from xdpkit.monitor.portcounts import EGRESS, PortCounts, PortError, PortState, TableCounts
+from xdpkit.monitor.portcounts import (
+    ABSENT,
+    EGRESS,
+    PortCounts,
+    PortError,
+    PortState,
+    TableCounts,
+    is_broadcast,
+)
 from xdpkit.negotiation import Outcome, Verdict, sentence
 
 # What a verdict on a port is about that a trouble tells of, too, by the trouble's kind.
@@ -24,6 +42,8 @@ _SEVERITIES = {
     "no-transmit": Severity.ERROR,
     "mtu": Severity.NOTE,
 }
+# Commands in one remedy: one for each port.
+_REMEDIES = 8
 # Most networks have no tags.
 _UNFIT = {"precondition:vlan-tags": Severity.NOTE}
 # What is not known is no complaint.
@@ -67,12 +87,14 @@ def unfit_ports(facts: Facts) -> Iterator[Complaint]:
                 groups.setdefault((table.name, about), []).append(found)
     for (_, about), each in groups.items():
         (title, port, verdict), *others = each
+        remedies = (verdict.remedy for _, _, verdict in each if verdict.remedy is not None)
         yield Complaint(
             _UNFIT.get(about, Severity.WARNING),
             "port-unfit",
             f"{title}: {sentence(verdict)}",
             _interface(port),
-            remedy=verdict.remedy,
+            # Each port has an interface of its own to be mended.
+            remedy=listed(remedies, most=_REMEDIES) or None,
             evidence=first(f"the same is true of {other}" for other, _, _ in others),
         )
 
@@ -105,19 +127,98 @@ def _egress(facts: Facts, table: TableCounts, port: PortCounts, error: PortError
 
 
 def broadcasts(facts: Facts) -> Iterator[Complaint]:
-    """Broadcasts that failed as a whole."""
+    """Broadcasts that failed as a whole, as far as no redirect error of a program tells of them."""
     for table in facts.snapshot.tables:
+        told = Counter[str]()
+        for failed in facts.redirect_errors():
+            if is_broadcast(failed, table.maps):
+                told[failed.error] += failed.packets
         for error in table.broadcast_errors if facts.only is None else ():
+            frames = error.frames - told[error.reason]
+            if frames <= 0:
+                continue
             yield Complaint(
                 Severity.WARNING,
                 "broadcast-failed",
-                f"{lost(error.frames)} that were to go to several ports of {table.name}"
-                f" ({error.reason})",
-                cause=words.why_redirect(error.reason, "devmap").cause
-                + ". In generic mode, a broadcast ends at the first port that fails",
-                packets=error.frames,
+                f"{lost(frames)} that were to go to several ports of {table.name} ({error.reason})",
+                cause=words.why_redirect(error.reason, "devmap").cause + ENDS_EARLY,
+                packets=frames,
                 last_seen=facts.when(error.last_seen),
             )
+
+
+def vacant_numbers(facts: Facts) -> Iterator[Complaint]:
+    """Frames to numbers that have no interface, where that is nobody's fault but the sender's."""
+    for table in facts.snapshot.tables if facts.is_whole_host else ():
+        for absence in _absences(facts, table):
+            if not absence.is_gone:
+                yield Complaint(
+                    Severity.NOTE,
+                    "port-unassigned",
+                    f"{lost(absence.frames, 'sent')} to {absence.where}",
+                    cause="a program sends to a number without an interface",
+                    remedy=absence.remedy,
+                    packets=absence.frames,
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Absence:
+    """Frames that were sent to where there was no interface.
+
+    Attributes:
+        frames: how many. where: the port, and why it has none, as a phrase.
+        remedy: what helps; None: it has an interface again.
+        is_gone: whether the interface has gone by itself.
+    """
+
+    frames: int
+    where: str
+    remedy: str | None
+    is_gone: bool = False
+
+
+def _absences(facts: Facts, table: TableCounts) -> Iterator[_Absence]:
+    """Yield which numbers of a table frames were sent to that had no interface."""
+
+    def adding(number: int) -> str:
+        command = facts.host_command("ports add", table.name, "IFACE", "--number", str(number))
+        return f"give it an interface: {command}"
+
+    for port in table.ports:
+        if not port.absent:
+            continue
+        title = _title(table, port)
+        if port.state is PortState.VACANT:
+            where = f"{title}, whose interface was removed"
+            yield _Absence(port.absent, where, adding(port.number))
+        elif any(each.counted == ABSENT for each in port.troubles):
+            command = facts.host_command("ports watch", table.name)
+            remedy = f"once its interface is there, have it followed: {command}"
+            yield _Absence(port.absent, f"{title}, whose interface is gone", remedy, is_gone=True)
+        else:
+            where = f"{title}, which had no interface for a time"
+            yield _Absence(port.absent, where, None, is_gone=True)
+    for number, frames in table.unassigned.items():
+        where = f"number {number} of {table.name}, which no port has"
+        yield _Absence(frames, where, adding(number))
+
+
+def absent_to(facts: Facts, members: Iterable[Member]) -> tuple[tuple[str, ...], str | None]:
+    """Return which ports without interface the tables of programs were asked for, and what helps.
+
+    A redirect to such a port makes a program return XDP_ABORTED.
+    """
+    used = frozenset[int]().union(*(each.map_ids for each in members))
+    found = [
+        absence
+        for table in facts.snapshot.tables
+        if not used.isdisjoint(table.maps)
+        for absence in _absences(facts, table)
+    ]
+    remedies = (each.remedy for each in found if each.remedy is not None)
+    texts = first(f"{packets(each.frames)} to {each.where}" for each in found)
+    return texts, listed(remedies, most=_REMEDIES) or None
 
 
 def other_numbers(facts: Facts) -> Iterator[Complaint]:

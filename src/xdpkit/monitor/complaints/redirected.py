@@ -10,11 +10,14 @@ from xdpkit.monitor import words
 from xdpkit.monitor.complaints.complaint import Complaint, Severity, listed, lost, packets
 from xdpkit.monitor.complaints.facts import Facts, Member, called
 from xdpkit.monitor.complaints.targets import Trouble, troubles
-from xdpkit.monitor.layout import TARGETS
+from xdpkit.monitor.layout import INDEX_ALL, TARGETS
 from xdpkit.monitor.model import RedirectErrorCount
 from xdpkit.monitor.snapshot import OTHER
 
 _MINUTE, _HOUR = 60, 3_600
+
+ENDS_EARLY = ", and in generic mode a broadcast ends at the first port that fails"
+"""What follows the cause of a broadcast that failed."""
 
 _OTHERS = f"each CPU tells {TARGETS} targets apart for each program and errno; these are the others"
 
@@ -58,6 +61,11 @@ class _Failed:
         if not targets:
             return f"returned XDP_REDIRECT, and the redirect failed ({self.first.error})"
         return f"redirected to {targets}, and that failed with {self.first.error}"
+
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether frames were to go to all entries of a devmap."""
+        return self.first.target.index == INDEX_ALL
 
     @property
     def is_well_now(self) -> bool:
@@ -106,7 +114,9 @@ def redirect_errors(facts: Facts) -> Iterator[Complaint]:
             what,
             error.where.interface,
             name if len(failed.members) < 2 else "",
-            cause=why.cause + (failed.now if failed.members else ""),
+            cause=why.cause
+            + (ENDS_EARLY if failed.is_broadcast else "")
+            + (failed.now if failed.members else ""),
             # What is known of the target says more than what the error may mean.
             remedy=(failed.remedy if is_looked_at else why.remedy) if failed.members else None,
             evidence=failed.evidence(facts),
@@ -138,7 +148,7 @@ def _failed(facts: Facts) -> Iterator[_Failed]:
             called(error.program, blamed),
             tuple(each.attached.program.id for each in blamed),
             error.error,
-            (error.target.kind, _is_other(error)),
+            (error.target.kind, error.target.index == INDEX_ALL, _is_other(error)),
             None if state is None else tuple(each.kind for each in state),
         )
         groups.setdefault(key, []).append((error, state))

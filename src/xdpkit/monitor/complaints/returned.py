@@ -19,6 +19,7 @@ from xdpkit.monitor.complaints.complaint import (
 )
 from xdpkit.monitor.complaints.facts import Code, Facts, HookFacts, Member, called
 from xdpkit.monitor.complaints.lines import action_name, is_invalid, only_value, returning
+from xdpkit.monitor.complaints.ports import absent_to
 from xdpkit.monitor.complaints.shell import quoted
 from xdpkit.monitor.model import ErrorCount, Reason
 from xdpkit.uapi.bpf import XdpAction
@@ -202,6 +203,8 @@ def _by_counters(
     told: list[_Told],
 ) -> Complaint:
     code = _code_of(hook, program)
+    members = [each for each in hook.members if program.program.id in each.ids]
+    absent, remedy = absent_to(facts, members) if reason is Reason.ABORTED else ((), None)
     last = max(told, key=lambda each: each.last_seen, default=None)
     return Complaint(
         Severity.ERROR,
@@ -210,8 +213,8 @@ def _by_counters(
         hook.name,
         program.name,
         cause=listed(returning(code, wanted)) or None,
-        remedy=_correction(facts, hook, program.logical_id) if reason is Reason.INVALID else None,
-        evidence=(_seen(program, reason), *first(each.evidence(facts) for each in told)),
+        remedy=_correction(facts, hook, program.logical_id) if reason is Reason.INVALID else remedy,
+        evidence=(_seen(program, reason), *first(each.evidence(facts) for each in told), *absent),
         packets=count,
         last_seen=facts.when(last.last_seen) if last is not None else None,
     )
@@ -222,6 +225,8 @@ def _by_tracepoint(
 ) -> Complaint:
     code = [each for member in told.members for each in member.code]
     is_clear = len(told.members) == 1
+    is_abort = told.first.reason is Reason.ABORTED
+    absent, remedy = absent_to(facts, told.members) if is_abort else ((), None)
     return Complaint(
         Severity.ERROR,
         _KINDS[told.first.reason],
@@ -231,8 +236,8 @@ def _by_tracepoint(
         cause=listed(returning(code, wanted)) or None,
         remedy=_correction(facts, hook, told.members[0].attached.program.id)
         if is_clear and told.first.reason is Reason.INVALID
-        else None,
-        evidence=(told.evidence(facts),),
+        else remedy,
+        evidence=(told.evidence(facts), *absent),
         packets=told.count,
         last_seen=facts.when(told.last_seen),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from xdpkit.capabilities import Answer
 from xdpkit.monitor.complaints.facts import Facts, TargetState
+from xdpkit.monitor.layout import INDEX_ALL
 from xdpkit.monitor.model import RedirectErrorCount
 from xdpkit.negotiation.targets import peer_remedy
 
@@ -38,12 +39,35 @@ def troubles(facts: Facts, error: RedirectErrorCount) -> tuple[Trouble, ...] | N
     None where its state is not known, or cannot be why redirects failed in this way.
     """
     target = error.target
+    if target.index == INDEX_ALL:
+        return _of_broadcast(facts, error)
     state = facts.targets.get((target.ifindex, target.map_id, target.index))
     if state is None or error.error not in _OF_TARGETS:
         return None
     found = sorted(_troubles(facts, error, state), key=lambda each: error.error not in each.errors)
     # Of an interface that could not be looked at, as in another namespace, nothing is known.
     return tuple(found) if found or state.device is not None else None
+
+
+def _of_broadcast(facts: Facts, error: RedirectErrorCount) -> tuple[Trouble, ...] | None:
+    """Return which ports a broadcast fails at now; None where it is by no table's map."""
+    target = error.target
+    table = facts.table_of(target.map_id)
+    if table is None or error.error not in _OF_TARGETS:
+        return None
+    return tuple(
+        Trouble(
+            f"port-{trouble.kind}",
+            f"port {port.number} of {table.name}: {trouble.text}",
+            (error.error,),
+            facts.ip_link_set(port.where.interface, "up")
+            if trouble.kind == "down" and port.where is not None and not port.where.netns
+            else None,
+        )
+        for port in table.ports
+        for trouble in port.troubles
+        if port.number in table.maps[target.map_id] and trouble.counted == error.error
+    )
 
 
 def _troubles(facts: Facts, error: RedirectErrorCount, state: TargetState) -> Iterator[Trouble]:

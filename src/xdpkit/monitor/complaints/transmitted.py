@@ -36,7 +36,7 @@ def transmit_drops(facts: Facts) -> Iterator[Complaint]:
 
 
 def _not_taken(facts: Facts, found: TransmitCount) -> Complaint:
-    why = words.why_transmit(found.error)
+    why = _why_not_taken(facts, found)
     source = f" from {found.source.title}" if found.source is not None else ""
     return Complaint(
         Severity.WARNING,
@@ -50,6 +50,21 @@ def _not_taken(facts: Facts, found: TransmitCount) -> Complaint:
         packets=found.dropped,
         last_seen=facts.when(found.last_seen),
     )
+
+
+def _why_not_taken(facts: Facts, found: TransmitCount) -> words.Why:
+    """Return why an interface did not take frames; of a port, more is known than the errno says."""
+    why, port = words.why_transmit(found.error), facts.port_at(found.where)
+    if port is None:
+        return why
+    idle = next((each for each in port.troubles if each.kind == "no-carrier"), None)
+    if idle is not None:
+        return words.Why(f"{idle.text}: the other end is down, or not connected")
+    # The kernel tells what such a program drops as what the interface did not take, without errno.
+    if port.egress is None or found.error:
+        return why
+    dropped = f"{port.egress}, the egress program of port {port.number}, dropped them"
+    return words.Why(dropped if port.xmit_errors == 0 else f"{dropped}; or {why.cause}")
 
 
 def _not_sent_back(facts: Facts, found: TransmitCount) -> Complaint:
