@@ -29,8 +29,8 @@ demo: .venv/.installed
 	@scripts/as-root $(python) -m xdpkit demo
 
 test: .venv/.installed-dev
-	$(python) -m pytest tests/unit
-	@scripts/as-root $(python) -m pytest tests/kernel
+	$(python) -m pytest --workers 2 tests/unit
+	@scripts/as-root $(python) -m pytest --workers 2 tests/kernel
 
 check: .venv/.installed-dev
 	$(python) -m ruff check

@@ -18,6 +18,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import workers
+
 TESTS = Path(__file__).parent
 REQUIRE_KERNEL = os.environ.get("XDPKIT_REQUIRE_KERNEL") == "1"
 
@@ -42,11 +44,14 @@ _PEERS = (
     "xdp-loader",
 )
 
+_KERNEL_TEST = "kernel test"
+
 _kernel_tests: Counter[str] = Counter()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--bless", action="store_true", help="rewrite the golden files")
+    pluginmanager.register(workers)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -89,8 +94,12 @@ def pytest_runtest_makereport(
         _fail_unless_expected(report)
     # A test that ends in its set-up has no call.
     if _is_kernel_test(item) and (report.when == "call" or (report.when == "setup" and skipped)):
-        _kernel_tests["skipped" if skipped else "ran"] += 1
+        report.user_properties.append((_KERNEL_TEST, "skipped" if skipped else "ran"))
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _kernel_tests.update(str(said) for name, said in report.user_properties if name == _KERNEL_TEST)
 
 
 @pytest.hookimpl(wrapper=True)

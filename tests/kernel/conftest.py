@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests that talk to the running kernel share.
 
-They run in a mount namespace of their own with a bpffs of their own on /sys/fs/bpf; each of them
-closes every descriptor that it opens; and ``@pytest.mark.needs("batch")`` says what the kernel must
-have, by the names of :data:`xdpkit.probes.FEATURES`.
+They run in a mount namespace of their own, with a bpffs of their own on /sys/fs/bpf and with named
+network namespaces that only they see; so does each worker of ``--workers``. Each of them closes
+every descriptor that it opens. ``@pytest.mark.needs("batch")`` says what the kernel must have, by
+the names of :data:`xdpkit.probes.FEATURES`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xdpkit.probes import FEATURES, Answer, probe
 __all__ = ["bpffs", "netns", "pin_root", "veth"]
 
 BPFFS = "/sys/fs/bpf"
+NETNS = "/run/netns"
 
 # include/uapi/linux/sched.h, include/uapi/linux/mount.h.
 _CLONE_NEWNS = 0x00020000
@@ -34,13 +36,26 @@ _numbers = itertools.count()
 
 
 def pytest_configure() -> None:
-    """Give this process a bpffs that nobody else sees; tests that need it find out if it failed."""
+    _live_apart()
+
+
+def pytest_worker_begins() -> None:
+    _live_apart()
+
+
+def _live_apart() -> None:
+    """Give this process a bpffs and named network namespaces that nobody else sees.
+
+    Tests that need them find out if that failed.
+    """
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) == 0:
         libc.mount(b"", b"/", None, _MS_REC | _MS_SLAVE, None)
         libc.mount(b"bpf", BPFFS.encode(), b"bpf", 0, None)
+        os.makedirs(NETNS, exist_ok=True)
+        libc.mount(b"tmpfs", NETNS.encode(), b"tmpfs", 0, None)
         _keep_company()
 
 

@@ -99,6 +99,7 @@ def test_programs_of_others_are_changed_by_name_only(
     golden("cli-foreign.txt", shell.text)
 
 
+@pytest.mark.alone
 def test_what_holds_a_link_is_named(shell: Transcript, veth: Veth) -> None:
     name = Path("/proc/self/comm").read_text().removesuffix("\n")
     with foreign_link(veth):

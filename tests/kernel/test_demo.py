@@ -148,18 +148,30 @@ def test_the_demo_as_json_has_every_command_and_what_it_gave() -> None:
     assert not leftovers()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PLACES = (
+    (0, "1. Look into"),
+    (1, "attached firewall"),
+    (2, "port  sent"),
+    (3, ">>> sum"),
+    (4, ">>> second"),
+    (5, "fw0: packets and bytes are counted"),
+    (6, "attached firewall to fw0 in native mode, queue 1"),
+    (7, "(exit status 5"),
+)
+
+
 @pytest.mark.parametrize(
-    ("enters", "line"),
+    ("number", "enters", "line"),
     [
-        (0, "1. Look into"),
-        (1, "attached firewall"),
-        (2, "port  sent"),
-        (3, ">>> sum"),
-        (4, ">>> second"),
-        (5, "fw0: packets and bytes are counted"),
-        (6, "attached firewall to fw0 in native mode, queue 1"),
-        (7, "(exit status 5"),
+        # Each place, and the signals in turn; each place with the others is for the long counts.
+        pytest.param(
+            *(number, enters, line),
+            id=f"{number.name}-{enters}",
+            marks=[] if number is _SIGNALS[enters % len(_SIGNALS)] else pytest.mark.soak,
+        )
+        for enters, line in _PLACES
+        for number in _SIGNALS
     ],
 )
 def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, enters: int, line: str) -> None:

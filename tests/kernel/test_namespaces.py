@@ -21,6 +21,9 @@ from xdpkit.syscalls import bpf, netns, proc
 from xdpkit.syscalls.fd import Fd
 from xdpkit.uapi.bpf import AttachType, XdpAction
 
+# They compare all namespaces of the machine with those a moment later.
+pytestmark = pytest.mark.alone
+
 
 def cookie_of(name: str | None) -> int:
     with netns.entered(name):

@@ -19,6 +19,9 @@ from xdpkit.syscalls.netns import entered
 from xdpkit.syscalls.proc import Holder, holders_of_link
 from xdpkit.uapi.bpf import AttachType, XdpAction
 
+# Whoever lists the links holds each for an instant.
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def link(veth: Veth) -> Iterator[Fd]:
