@@ -261,7 +261,7 @@ def _read(found: Fd, folder: str) -> Settings:
         try:
             return _decode(data)
         except ObjectFormatError as error:
-            problem = error
+            problem = error.with_traceback(None)
     raise _no_setting(folder, problem.cause)
 
 

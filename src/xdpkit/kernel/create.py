@@ -119,14 +119,15 @@ def _create(new: NewMap, spec: MapSpec, what: str, notes: Callable[[str], None])
     try:
         return bpf.map_create(new, what=what)
     except KernelRefused as error:
-        first = error
+        # Its traceback would keep this frame and all its callers', with what is open in them.
+        first = error.with_traceback(None)
     if new.key_type_id or new.value_type_id:
         # Map types differ, also by release, in what BTF they take.
         new = replace(new, btf_fd=0, key_type_id=0, value_type_id=0)
         try:
             return bpf.map_create(new, what=what)
         except KernelRefused as error:
-            first = error
+            first = error.with_traceback(None)
     plain = without_unsupported(new)
     if first.errno in (errno.EINVAL, errno.E2BIG) and plain != new:
         notes(f"map {spec.name}: this kernel takes no {_difference(new, plain)}")

@@ -44,7 +44,8 @@ def load_program(
     try:
         return _attempt(new, what, log_level)
     except KernelRefused as error:
-        refused = error
+        # Its traceback would keep this frame and all its callers', with what is open in them.
+        refused = error.with_traceback(None)
     if refused.errno in (errno.EINVAL, errno.E2BIG):
         plain = without_unsupported(new, what)
         if plain != new:

@@ -33,7 +33,7 @@ def upload_types(data: bytes, notes: Callable[[str], None]) -> Fd | None:
     try:
         return bpf.btf_load(data)
     except KernelRefused as error:
-        first = error
+        first = error.with_traceback(None)
     from xdpkit.btf.sanitize import sanitize
     from xdpkit.probes import is_absent
 
