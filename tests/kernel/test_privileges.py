@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +22,18 @@ import pytest
 
 import xdpkit
 from tests.kernel.attaching import on_hook, program, raw_program
-from tests.kernel.net import Veth
-from tests.kernel.process import Done, shipped, xdpkit_command
-from xdpkit import monitor
+from tests.kernel.joined import offloads
+from tests.kernel.net import Veth, make_veth, namespace
+from tests.kernel.ports_net import delete, left, make_again, receiving, source
+from tests.kernel.process import COMMAND, Done, shipped, xdpkit_command
+from xdpkit import PortTable, monitor
 from xdpkit.capabilities import Kernel
 from xdpkit.hook import Via
+from xdpkit.interfaces.observation import GRO
+from xdpkit.ports.peers import CHECKSUMS, VLAN_TAGS
 from xdpkit.syscalls import bpf
 from xdpkit.syscalls.netns import path_of
+from xdpkit.tables.model import Port
 from xdpkit.uapi.capability import Capability
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "privileges.md"
@@ -43,11 +49,20 @@ COLUMNS = (BPF, NET_ADMIN, PERFMON, SYS_ADMIN)
 NOBODY = 65534
 
 
+State = tuple[bool, Mapping[str, tuple[Port, ...]], Mapping[str, bool], bool]
+"""Of a stage: if there is a program, the tables, the peer's offloads, if all is counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """An interface in a namespace of its own, and a place for pins."""
+    """An interface in a namespace of its own, and a place for pins.
+
+    Attributes:
+        far: another one, whose peer is in another namespace; made when it is first asked for.
+    """
 
     veth: Veth
+    far: Callable[[], Veth]
     pin_root: str
     object: str
 
@@ -57,6 +72,25 @@ class Stage:
 
     def is_occupied(self) -> bool:
         return on_hook(self.veth, self.pin_root) is not None
+
+    def state(self) -> State:
+        """What a command that refuses leaves as it was."""
+        return (
+            self.is_occupied(),
+            left(self.pin_root) if os.path.isdir(f"{self.pin_root}/xdpkit") else {},
+            self.offloads(self.veth),
+            monitor.installed(pin_root=self.pin_root) is not None,
+        )
+
+    @staticmethod
+    def offloads(veth: Veth) -> dict[str, bool]:
+        return offloads(veth.peer_netns, veth.peer, GRO, *CHECKSUMS, *VLAN_TAGS)
+
+    def in_table(self, *veths: Veth, prepare: bool = False) -> None:
+        """Have a table with these as ports, be they fit or not."""
+        with PortTable.create("lan", pin_root=self.pin_root) as table:
+            for veth in veths:
+                table.add(veth.name, netns=veth.netns, prepare=prepare, force=True)
 
 
 def nothing(_: Stage) -> None:
@@ -97,6 +131,40 @@ def foreign_pins(stage: Stage) -> None:
         bpf.obj_pin(loaded.fileno(), f"{folder}/1-1/program-1", what="pin")
 
 
+def empty_table(stage: Stage) -> None:
+    stage.in_table()
+
+
+def in_table(stage: Stage) -> None:
+    stage.in_table(stage.veth)
+
+
+def prepared_in_table(stage: Stage) -> None:
+    stage.in_table(stage.veth, prepare=True)
+
+
+def far_prepared_in_table(stage: Stage) -> None:
+    stage.in_table(stage.far(), prepare=True)
+
+
+def far_receives(stage: Stage) -> None:
+    stage.in_table()
+    with receiving(stage.far()):
+        """Netlink keeps the program there."""
+
+
+def made_anew(stage: Stage) -> None:
+    """The port's interface has gone and come back, which whoever watches has to tell."""
+    stage.in_table(stage.veth)
+    delete(stage.veth)
+    make_again(stage.veth)
+
+
+def counted_in_table(stage: Stage) -> None:
+    stage.in_table(stage.veth)
+    monitor.install(transmit=True, pin_root=stage.pin_root)
+
+
 @dataclass(frozen=True, slots=True)
 class Verb:
     """A row of the table: a command, what it takes, and what it does without.
@@ -111,6 +179,8 @@ class Verb:
         outside: whether to run it in the namespace that the tests are in, not in the interface's.
         status: how it ends with what it needs, and without what helps.
         occupied: whether the hook has a program afterwards, None if that is not the point.
+        source: what {object} is, a file of ``c/``; otherwise a program that asks for nothing.
+        goes_on: whether it runs until a signal, with a line for each thing that happens.
     """
 
     name: str
@@ -122,6 +192,8 @@ class Verb:
     outside: bool = False
     status: int = 0
     occupied: bool | None = None
+    source: str = ""
+    goes_on: bool = False
 
     @property
     def needed_here(self) -> tuple[Capability, ...]:
@@ -147,6 +219,7 @@ class Verb:
 VERBS = (
     Verb("inspect", "inspect {object}"),
     Verb("build", "build {source} -o {output}"),
+    Verb("include", "include"),
     Verb("check --profile", "check {object} --profile mlx5@6.1"),
     Verb("check", "check {iface} {object}"),
     Verb("device", "device {iface}"),
@@ -182,6 +255,15 @@ VERBS = (
         "attach {iface} {object} --revert-after 600s {pins}",
         needed=(SYS_ADMIN,),
         occupied=True,
+    ),
+    Verb(
+        "attach (to a port)",
+        "attach {iface} {object} {pins}",
+        needed=(BPF, NET_ADMIN),
+        is_of_the_verifier=True,
+        before=in_table,
+        occupied=True,
+        source="ports_optional",
     ),
     Verb(
         "replace",
@@ -307,6 +389,64 @@ VERBS = (
         before=ours,
         occupied=True,
     ),
+    Verb("ports create", "ports create lan {iface} --force {pins}", needed=(BPF, NET_ADMIN)),
+    Verb("ports add", "ports add lan {iface} --force {pins}", needed=(BPF,), before=empty_table),
+    Verb(
+        "ports add --prepare",
+        "ports add lan {iface} --prepare {pins}",
+        needed=(BPF, NET_ADMIN),
+        before=empty_table,
+    ),
+    Verb(
+        "ports add --prepare (container)",
+        "ports add lan {far} --prepare {pins}",
+        needed=(NET_ADMIN, SYS_ADMIN),
+        before=empty_table,
+    ),
+    Verb("ports remove", "ports remove lan 0 {pins}", needed=(BPF,), before=in_table),
+    Verb(
+        "ports remove (prepared)",
+        "ports remove lan 0 {pins}",
+        needed=(BPF, NET_ADMIN),
+        before=prepared_in_table,
+    ),
+    Verb(
+        "ports remove (container)",
+        "ports remove lan 0 {pins}",
+        needed=(NET_ADMIN, SYS_ADMIN),
+        before=far_prepared_in_table,
+    ),
+    Verb(
+        "ports remove --free",
+        "ports remove lan 0 --free {pins}",
+        needed=(SYS_ADMIN,),
+        before=in_table,
+    ),
+    Verb("ports rename", "ports rename lan 0 uplink {pins}", needed=(BPF,), before=in_table),
+    Verb("ports set", "ports set lan guests 0 {pins}", needed=(BPF, NET_ADMIN), before=in_table),
+    Verb("ports show", "ports show {pins}", before=in_table),
+    Verb("ports show (counted)", "ports show {pins}", needed=(SYS_ADMIN,), before=counted_in_table),
+    Verb("ports destroy", "ports destroy lan {pins}", needed=(SYS_ADMIN,), before=in_table),
+    Verb(
+        "ports destroy --force", "ports destroy lan --force {pins}", needed=(BPF,), before=in_table
+    ),
+    Verb(
+        "ports check",
+        "ports check lan {far} -j {pins}",
+        helped=dict.fromkeys((NET_ADMIN, SYS_ADMIN), "cannot be seen: this process lacks"),
+        before=far_receives,
+    ),
+    Verb("ports watch", "ports watch lan {pins}", needed=(BPF,), before=made_anew, goes_on=True),
+    Verb(
+        "forward l2",
+        "forward l2 {iface} {second} --prepare --duration 1ms {pins}",
+        needed=(BPF, NET_ADMIN),
+    ),
+    Verb(
+        "forward l3",
+        "forward l3 {iface} {second} --prepare --duration 1ms {pins}",
+        needed=(BPF, NET_ADMIN, PERFMON),
+    ),
     Verb(
         "clean",
         "clean {pins}",
@@ -356,8 +496,17 @@ def as_nobody_with(*capabilities: Capability) -> tuple[str, ...]:
 
 @pytest.fixture
 def stage(veth: Veth, pin_root: str) -> Iterator[Stage]:
-    stage = Stage(veth, pin_root, program().object.path or "")
-    yield stage
+    with contextlib.ExitStack() as resources:
+
+        @functools.cache
+        def far() -> Veth:
+            return make_veth(veth.netns, resources.enter_context(namespace()), queues=1)
+
+        stage = Stage(veth, far, pin_root, program().object.path or "")
+        yield stage
+        for name in left(pin_root) if os.path.isdir(f"{pin_root}/xdpkit") else ():
+            with PortTable.open(name, pin_root=pin_root) as table:
+                table.destroy(force=True)
     # Whoever waits to undo a change sees that it is gone, and ends.
     with contextlib.suppress(xdpkit.XdpkitError):
         stage.hook.clear()
@@ -377,21 +526,41 @@ def run_unprepared(
     capture = folder / "in.pcap"
     # The header of a file without packets, pcap-savefile(5).
     capture.write_bytes(bytes.fromhex("d4c3b2a1020004000000000000000000ffff000001000000"))
-    source = folder / "empty.c"
-    source.write_text("")
+    empty = folder / "empty.c"
+    empty.write_text("")
     present = on_hook(stage.veth, stage.pin_root)
     words = {
         "iface": stage.veth.name,
         "netns": stage.veth.netns,
-        "object": object_path or stage.object,
+        "object": object_path or (source(verb.source).path if verb.source else stage.object),
         "pins": f"--pin-root {stage.pin_root}",
         "capture": capture,
-        "source": source,
+        "source": empty,
         "output": folder / "empty.o",
         "id": present.program.id if present is not None else 0,
     }
+    if "{far}" in verb.arguments:
+        words["far"] = stage.far().name
+    if "{second}" in verb.arguments:
+        words["second"] = make_veth(stage.veth.netns, queues=1).name
     inside = () if verb.outside else ("nsenter", f"--net={path_of(stage.veth.netns)}")
-    return xdpkit_command(*verb.arguments.format(**words).split(), by=[*inside, *by])
+    arguments = verb.arguments.format(**words).split()
+    if verb.goes_on:
+        return until_a_line([*inside, *by, *COMMAND, *arguments])
+    return xdpkit_command(*arguments, by=[*inside, *by])
+
+
+def until_a_line(command: list[str]) -> Done:
+    """Run a command until it has said something, and then end it by a signal."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        if line:
+            running.send_signal(signal.SIGTERM)
+        output, messages = running.communicate()
+    return Done(running.returncode, line + output, messages)
 
 
 def says_what_is_missing(done: Done, capability: Capability) -> bool:
@@ -458,12 +627,13 @@ def test_a_command_without_one_of_them_changes_nothing_and_names_it(
     verb = NAMED[name]
     # In bpf(2) CAP_SYS_ADMIN stands for the others.
     others = {*COLUMNS} if missing is SYS_ADMIN else {*verb.needed}
+    verb.before(stage)
+    before = stage.state()
 
-    done = run(verb, stage, tmp_path, *with_only(*(others - {missing})))
+    done = run_unprepared(verb, stage, tmp_path, *with_only(*(others - {missing})))
 
     assert says_what_is_missing(done, missing), done
-    assert stage.is_occupied() == (verb.before not in (nothing, foreign_pins))
-    assert monitor.installed(pin_root=stage.pin_root) is None
+    assert stage.state() == before
 
 
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.is_of_the_verifier])
@@ -477,6 +647,46 @@ def test_what_the_verifier_takes_from_the_privileged_only_is_told_as_that(
     assert (done.status, done.output) == (xdpkit.MissingPrivilege.exit_code, "")
     assert "this process lacks CAP_PERFMON, so the verifier refuses it: " in done.messages
     assert done.messages.endswith("Remedy: run it as root (sudo), or give it CAP_PERFMON\n")
+
+
+def test_a_peer_that_only_a_capability_leads_to_is_not_said_to_be_out_of_reach(
+    stage: Stage, tmp_path: Path
+) -> None:
+    refused = Verb("fit by preparation", "ports add lan {far} {pins}", before=empty_table)
+    done = run(refused, stage, tmp_path, *with_only(BPF, NET_ADMIN))
+
+    assert done.status == xdpkit.RequirementUnmet.exit_code
+    assert (
+        "Remedy: run it as root (sudo), or give it CAP_SYS_ADMIN, and have it prepared (--prepare,"
+        " prepare=True); or attach a program to the veth peer of " in done.messages
+    )
+
+
+def test_a_table_with_prepared_ports_is_destroyed_by_whoever_may_undo_that(
+    stage: Stage, tmp_path: Path
+) -> None:
+    far_prepared_in_table(stage)
+    far = stage.offloads(stage.far())
+    before = stage.state()
+    for allowed, missing in (((BPF, NET_ADMIN), SYS_ADMIN), ((SYS_ADMIN,), NET_ADMIN)):
+        done = run_unprepared(NAMED["ports destroy --force"], stage, tmp_path, *with_only(*allowed))
+        assert says_what_is_missing(done, missing), done
+        assert (stage.state(), stage.offloads(stage.far())) == (before, far)
+
+    done = run_unprepared(NAMED["ports destroy"], stage, tmp_path, *with_only(NET_ADMIN, SYS_ADMIN))
+    assert done.status == 0, done.messages
+    assert left(stage.pin_root) == {}
+    assert stage.offloads(stage.far()) != far
+
+
+def test_what_is_watched_and_cannot_be_prepared_again_is_told_with_what_is_missing(
+    stage: Stage, tmp_path: Path
+) -> None:
+    far_prepared_in_table(stage)
+
+    done = run_unprepared(NAMED["ports watch"], stage, tmp_path, *with_only(BPF, NET_ADMIN))
+
+    assert "it cannot be prepared again: this process lacks CAP_SYS_ADMIN\n" in done.output
 
 
 def test_with_perfmon_the_verifier_takes_it(stage: Stage, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_any_text_gives_a_short_excerpt(log: str) -> None:
     "message",
     [
         "R4 pointer comparison prohibited",
+        "R2 pointer -= pointer prohibited",
         "R2 pointer arithmetic with <<= operator prohibited",
         "R1 leaks addr into map",
         "leaking pointer from stack off -8",

@@ -10,6 +10,11 @@ import click
 
 from xdpkit.errors import UsageError
 
+LONGEST_S = 86_400
+"""A day: the longest time between two rounds."""
+
+_SHORTEST_S = 0.1
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 
@@ -28,6 +33,23 @@ def parse_duration(text: str) -> float:
             remedy="as in: 500ms, 60s, 5m, 1.5h",
         )
     return float(found[1]) * _UNITS[found[2]]
+
+
+def parse_seconds(text: str) -> float:
+    """Return the time between two rounds, a number of seconds without a unit.
+
+    Raises:
+        UsageError: it is none, or too short or long.
+    """
+    what = f"read {text!r} as a number of seconds"
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise UsageError(what, cause="it is none") from None
+    # Not so written, what is no number at all (nan) would pass.
+    if not _SHORTEST_S <= seconds <= LONGEST_S:
+        raise UsageError(what, cause=f"it has to be from {_SHORTEST_S} to {LONGEST_S:,}")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:
@@ -49,3 +71,8 @@ def clock_after(seconds: float) -> str:
 def duration_callback(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     """Read an option's value."""
     return None if text is None else parse_duration(text)
+
+
+def seconds_callback(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Read an option's value."""
+    return parse_seconds(text)

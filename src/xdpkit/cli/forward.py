@@ -19,7 +19,7 @@ import click
 
 from xdpkit.cli import complete
 from xdpkit.cli.command import Settings, pass_settings, subcommand
-from xdpkit.cli.duration import duration_callback
+from xdpkit.cli.duration import LONGEST_S, duration_callback, seconds_callback
 from xdpkit.cli.options import pin_root_option
 from xdpkit.cli.render import (
     BLANK,
@@ -33,16 +33,22 @@ from xdpkit.cli.render import (
     width,
 )
 from xdpkit.errors import UsageError
+from xdpkit.syscalls import privilege
+from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.examples.forwarding import Forwarding, Setup
     from xdpkit.monitor.portcounts import PortCounts, TableCounts
 
-_SHORTEST_S = 0.1
-_LONGEST_S = 86_400
 _FEWEST = 2
 _MOST = 1024
 _BITS = 8
+
+# The router subtracts pointers, which the verifier takes for a leak without CAP_PERFMON.
+_NEEDED = {
+    "l2": (Capability.BPF, Capability.NET_ADMIN),
+    "l3": (Capability.BPF, Capability.NET_ADMIN, Capability.PERFMON),
+}
 
 # What has happened last is shown on a terminal.
 _RECENT = 4
@@ -64,23 +70,6 @@ _COLUMNS = (
     Column("MACs", right=True),
     Column("errors", wraps=True),
 )
-
-
-def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
-    """Read a number of seconds.
-
-    Raises:
-        UsageError: it is none.
-    """
-    what = f"read {text!r} as a number of seconds"
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise UsageError(what, cause="it is none") from None
-    # Not so written, what is no number at all (nan) would pass.
-    if not _SHORTEST_S <= seconds <= _LONGEST_S:
-        raise UsageError(what, cause=f"it has to be from {_SHORTEST_S} to {_LONGEST_S:,}")
-    return seconds
 
 
 @subcommand(
@@ -120,13 +109,13 @@ xdpkit -n lab forward l2 veth1 veth2 --prepare --duration 60s -j > rates.jsonl
     metavar="SECONDS",
     default="1",
     show_default=True,
-    callback=_seconds,
+    callback=seconds_callback,
     help="How long to wait between two rounds.",
 )
 @click.option(
     "--ageing",
     metavar="SECONDS",
-    type=click.IntRange(0, _LONGEST_S),
+    type=click.IntRange(0, LONGEST_S),
     help="l2: when to forget a station that keeps silent.  [default: 300]",
 )
 @click.option(
@@ -166,6 +155,7 @@ def command(
         raise UsageError(what, cause=f"it takes {_FEWEST} to {_MOST:,}")
     if ageing is not None and kind != "l2":
         raise UsageError(what, cause="--ageing is for stations, and a router (l3) learns none")
+    privilege.require(what, _NEEDED[kind])
     setup = Setup(
         interfaces=ifaces,
         table=name or kind,

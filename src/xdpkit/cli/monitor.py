@@ -13,15 +13,13 @@ import click
 
 from xdpkit.cli import complete
 from xdpkit.cli.command import Settings, pass_settings, subcommands
+from xdpkit.cli.duration import seconds_callback
 from xdpkit.cli.options import pin_root_option
 from xdpkit.cli.render import emit, emit_json, message
 from xdpkit.errors import UsageError
 
 if TYPE_CHECKING:
     from xdpkit.monitor.model import Installed, Snapshot
-
-_SHORTEST_S = 0.1
-_LONGEST_S = 86_400
 
 _HINT = "errors are not counted; to count them: xdpkit monitor install"
 
@@ -112,23 +110,6 @@ def remove(settings: Settings, pin_root: str) -> None:
         emit(["removed" if was_installed else "nothing was installed"])
 
 
-def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Read the time between two rounds.
-
-    Raises:
-        UsageError: it is none.
-    """
-    what = f"read {text!r} as a number of seconds"
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise UsageError(what, cause="it is none") from None
-    # Not so written, what is no number at all (nan) would pass.
-    if not _SHORTEST_S <= seconds <= _LONGEST_S:
-        raise UsageError(what, cause=f"it has to be from {_SHORTEST_S} to {_LONGEST_S:,}")
-    return seconds
-
-
 @command.command(
     "show",
     examples="""
@@ -144,7 +125,7 @@ xdpkit monitor show --interval 10 -j > monitor.jsonl
     metavar="SECONDS",
     default="1",
     show_default=True,
-    callback=_seconds,
+    callback=seconds_callback,
     help="How long to wait between two rounds.",
 )
 @click.option("--once", is_flag=True, help="Print the totals as lines, and end.")

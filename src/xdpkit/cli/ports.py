@@ -156,7 +156,8 @@ def create(
         try:
             added = table.add_all(ifaces, netns=settings.netns, prepare=prepare, force=force)
         except BaseException:
-            table.destroy()
+            # Nobody can use it yet, and to look for users takes more than to make it.
+            table.destroy(force=True)
             raise
         degraded = _degraded(table, added)
     if settings.json:

@@ -54,7 +54,8 @@ def read_log(log: str) -> Complaint:
 
 # The checks that bpf_token_capable(…, CAP_PERFMON) lifts, in kernel/bpf/verifier.c.
 _UNPRIVILEGED = re.compile(
-    r"pointer comparison prohibited|pointer arithmetic|leak(?:s|ing)? (?:addr|pointer)"
+    r"pointer comparison prohibited|pointer -= pointer prohibited|pointer arithmetic"
+    r"|leak(?:s|ing)? (?:addr|pointer)"
 )
 
 

@@ -26,13 +26,14 @@ from xdpkit.interfaces.interface import Interface
 from xdpkit.interfaces.observation import Observation
 from xdpkit.negotiation import Negotiation, Outcome, Policy, Verdict, refusal, rules
 from xdpkit.negotiation.targets import peer_remedy
-from xdpkit.ports import lengths, peers
+from xdpkit.ports import lengths, peers, rights
 from xdpkit.ports.lengths import Lengths
 from xdpkit.ports.peers import End
 from xdpkit.requirements import Requirement
 from xdpkit.syscalls.ethtool import Offload
 from xdpkit.syscalls.netns import nsenter
 from xdpkit.tables.model import Identity
+from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.if_link import IFF_UP
 
 PREPARE = "have it prepared (--prepare, prepare=True)"
@@ -50,12 +51,14 @@ class Facts:
         end: the peer of a veth, where it can be reached.
         own: the interface's own offloads that matter.
         others: how long frames are at the other ports.
+        lacking: the capabilities for lack of which the peer may not have been reached.
     """
 
     seen: Observation
     end: End | None = None
     own: Mapping[str, Offload] = field(default_factory=dict)
     others: tuple[Lengths, ...] = ()
+    lacking: tuple[Capability, ...] = ()
 
 
 def negotiate(
@@ -103,7 +106,8 @@ def observe(interface: Interface, others: Iterable[Interface] = ()) -> Facts:
     place = seen.interface.netns_cookie, seen.interface.index
     strangers = [each for each in others if (each.netns_cookie, each.index) != place]
     own = peers.offloads_of(interface, *peers.TAKEN_VLAN_TAGS) if seen.link.kind is None else {}
-    return Facts(seen, end, own, lengths.of_others(strangers))
+    lacking = peers.lacking(seen) if end is None else ()
+    return Facts(seen, end, own, lengths.of_others(strangers), lacking)
 
 
 def judge(
@@ -186,8 +190,11 @@ def _degrading(condition: Precondition, name: str, policy: Policy) -> Verdict:
 def _target_remedy(facts: Facts, found: Device) -> str | None:
     """Return what makes a veth transmit; a peer that is down has to come up before."""
     by_hand = peer_remedy(found)
-    if by_hand is None or facts.end is None:
+    if by_hand is None or (facts.end is None and not facts.lacking):
         return by_hand
+    if facts.lacking:
+        names = " and ".join(each.kernel_name for each in facts.lacking)
+        return f"run it as root (sudo), or give it {names}, and {PREPARE}; or {by_hand}"
     up = _up(facts)
     if up.answer is Answer.NO and up.remedy is not None:
         return f"{up.remedy}; then {PREPARE}"
@@ -228,7 +235,7 @@ def _checksums(facts: Facts) -> Iterator[Precondition]:
     if seen.link.kind != veths.KIND:
         return
     if end is None:
-        yield _out_of_reach(name, seen, "leaves the checksums of what it sends unfinished")
+        yield _out_of_reach(name, facts, "leaves the checksums of what it sends unfinished")
         return
     unfinished = end.active(*peers.CHECKSUMS)
     peer = end.identity
@@ -263,7 +270,7 @@ def _vlan_tags(facts: Facts) -> Iterator[Precondition]:
     if seen.link.kind != veths.KIND:
         return
     if end is None:
-        yield _out_of_reach(name, seen, "keeps VLAN tags beside the frames")
+        yield _out_of_reach(name, facts, "keeps VLAN tags beside the frames")
         return
     peer, beside = end.identity, end.active(*peers.VLAN_TAGS)
     if not beside:
@@ -284,7 +291,7 @@ def _segments(facts: Facts) -> Iterator[Precondition]:
     if seen.link.kind != veths.KIND:
         return
     if end is None:
-        yield _out_of_reach(name, seen, "sends what is longer than its MTU")
+        yield _out_of_reach(name, facts, "sends what is longer than its MTU")
         return
     peer, longer = end.identity, end.active(*peers.SEGMENTS)
     if not longer or not end.active(*peers.CHECKSUMS):
@@ -300,14 +307,15 @@ def _segments(facts: Facts) -> Iterator[Precondition]:
     )
 
 
-def _out_of_reach(name: str, seen: Observation, claim: str) -> Precondition:
+def _out_of_reach(name: str, facts: Facts, claim: str) -> Precondition:
+    seen = facts.seen
     named = f"its peer, {seen.peer.link.name}," if seen.peer is not None else "its peer"
-    return Precondition(
-        name,
-        Answer.UNKNOWN,
-        f"whether {named} {claim} cannot be seen: no name and no process leads to its network"
-        " namespace",
+    why = (
+        rights.named(facts.lacking)
+        if facts.lacking
+        else "no name and no process leads to its network namespace"
     )
+    return Precondition(name, Answer.UNKNOWN, f"whether {named} {claim} cannot be seen: {why}")
 
 
 def ethtool(interface: Identity, change: str) -> str:

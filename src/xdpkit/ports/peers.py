@@ -15,13 +15,14 @@ from xdpkit.interfaces import namespaces
 from xdpkit.interfaces import veth as veths
 from xdpkit.interfaces.interface import Interface
 from xdpkit.interfaces.observation import Observation, observe, peer_seen_from
-from xdpkit.ports import seeing
+from xdpkit.ports import rights, seeing
 from xdpkit.ports.recognising import recognise
 from xdpkit.ports.seeing import Sight
 from xdpkit.syscalls import ethtool, netns, nsid, rtnetlink
 from xdpkit.syscalls.ethtool import Offload
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.tables.model import Identity
+from xdpkit.uapi.capability import Capability
 
 CHECKSUMS = (
     "tx-checksum-ip-generic",
@@ -88,6 +89,19 @@ def look(interface: Interface) -> tuple[Observation, End | None]:
             # It has gone, or moved on.
             return seen, None
     return replace(seen, peer=peer), End(identity, offloads)
+
+
+def lacking(seen: Observation) -> tuple[Capability, ...]:
+    """Return the capabilities for lack of which a veth's peer may not have been reached.
+
+    Args:
+        seen: what :func:`look` returned without an end.
+    """
+    if seen.link.kind != veths.KIND or seen.link.peer_netns_id is None:
+        return ()
+    # rtnetlink says of another namespace what CAP_NET_ADMIN there may know.
+    to_ask = () if seen.peer is not None else (Capability.NET_ADMIN,)
+    return rights.lacking(*to_ask, Capability.SYS_ADMIN)
 
 
 def offloads_of(interface: Interface, *names: str) -> Mapping[str, Offload]:

@@ -23,12 +23,13 @@ from xdpkit.interfaces.interface import Interface, resolve
 from xdpkit.interfaces.observation import GRO, Observation
 from xdpkit.kernel.folder import DEFAULT_ROOT
 from xdpkit.negotiation import Outcome, Verdict
-from xdpkit.ports import peers
+from xdpkit.ports import peers, rights
 from xdpkit.ports.peers import End
 from xdpkit.syscalls import ethtool, netns
 from xdpkit.syscalls.netlink import NetlinkSocket
 from xdpkit.tables.model import Identity, Preparation
 from xdpkit.uapi.bpf import ProgFlags
+from xdpkit.uapi.capability import Capability
 from xdpkit.uapi.netdev import XdpAct
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def plan(
     Raises:
         UsageError: the interface is not there any more, or there is no such way.
         RequirementUnmet: what would have to be changed is out of reach.
-        MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN.
+        MissingPrivilege: entering another namespace takes CAP_SYS_ADMIN, and changing offloads
+            CAP_NET_ADMIN.
     """
     what = f"prepare {interface.name} as a port"
     if how not in (True, "gro", "program"):
@@ -79,6 +81,7 @@ def plan(
         return ()
     seen, end = peers.look(interface)
     if end is None:
+        rights.require(what, *peers.lacking(seen))
         raise _out_of_reach(what, seen)
     is_by_gro = _TARGET in lacking and how == "gro"
     if is_by_gro and not _has_gro(seen) and not seen.kernel.backports:
@@ -87,7 +90,10 @@ def plan(
             cause="in this kernel GRO does not make a veth receive redirected frames (Linux 5.14)",
             remedy="prepare it by a program: --prepare program (prepare='program')",
         )
-    return tuple(_planned(seen, end, lacking, how))
+    planned = tuple(_planned(seen, end, lacking, how))
+    if any(each.what != "program" for each in planned):
+        rights.require(what, Capability.NET_ADMIN)
+    return planned
 
 
 def apply(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> None:
@@ -116,6 +122,21 @@ def apply(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> None:
             _switch(identity, dict.fromkeys(_names(preparation), False))
 
 
+def require_undoable(preparations: Iterable[Preparation], what: str) -> None:
+    """Refuse to begin to undo preparations, if a capability is missing for the end.
+
+    Args:
+        preparations: those that were made, perhaps. what: what is being tried, for errors.
+
+    Raises:
+        MissingPrivilege: a capability is missing.
+    """
+    for each in preparations:
+        if _is_switched_back(each):
+            rights.require(what, Capability.NET_ADMIN)
+        _require_reach(each.on, what)
+
+
 def undo(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> str | None:
     """Put back what a preparation changed, if it is still so; safe to repeat.
 
@@ -133,6 +154,7 @@ def undo(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> str | Non
     if identity is None:
         if not unseen:
             return None
+        _require_reach(preparation.on, f"undo what was prepared: {describe(preparation)}")
         return (
             f"{preparation.on.name} was not found, but may be in a network namespace that cannot be"
             f" entered; there it keeps what was prepared: {describe(preparation)}"
@@ -141,7 +163,7 @@ def undo(preparation: Preparation, *, pin_root: str = DEFAULT_ROOT) -> str | Non
         case "program":
             _detach(identity, _cookie(preparation), pin_root)
         case "gro":
-            if preparation.before == _OFF:
+            if _is_switched_back(preparation):
                 _switch(identity, {GRO: False})
         case "tx-checksum" | "tx-vlan":
             _switch(identity, dict.fromkeys(_names(preparation), True))
@@ -189,6 +211,25 @@ def _out_of_reach(what: str, seen: Observation) -> RequirementUnmet:
         cause=f"its peer, {name}, is in a network namespace that no name and no process leads to",
         remedy=f"in that namespace: ethtool -K {shlex.quote(name)} gro on tx off txvlan off",
     )
+
+
+def _is_switched_back(preparation: Preparation) -> bool:
+    """Whether it is undone by switching an offload; GRO may have been on before."""
+    match preparation.what:
+        case "gro":
+            return preparation.before == _OFF
+        case what:
+            return what != "program"
+
+
+def _require_reach(identity: Identity, what: str) -> None:
+    """Refuse to look for an interface in another namespace without the right to enter it.
+
+    Raises:
+        MissingPrivilege: it takes CAP_SYS_ADMIN.
+    """
+    if identity.netns_cookie != netns.cookie():
+        rights.require(what, Capability.SYS_ADMIN)
 
 
 def _names(preparation: Preparation) -> list[str]:

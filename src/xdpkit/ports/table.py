@@ -16,10 +16,12 @@ from xdpkit.ports import destroying, members, users, using
 from xdpkit.ports.following import follow, recognised, require_known
 from xdpkit.ports.members import Selector
 from xdpkit.ports.planning import Change
+from xdpkit.syscalls import privilege
 from xdpkit.syscalls.closing import Closing
 from xdpkit.tables import store
 from xdpkit.tables.model import Identity, Port, Table, check_name, check_port_name, check_size
 from xdpkit.tables.store import DEFAULT_SIZE, Store
+from xdpkit.uapi.capability import Capability
 
 if TYPE_CHECKING:
     from xdpkit.kernel import Map, Program
@@ -246,8 +248,13 @@ class PortTable(Closing):
         Raises:
             UsageError: there is no such port.
             HookBusy: it cannot be given up, as a program has it in its instructions.
+            MissingPrivilege: a capability is missing.
         """
-        with self._changing(f"remove port {port} of {self.name}") as (what, table):
+        what = f"remove port {port} of {self.name}"
+        if free:
+            # To see which programs have it in their instructions.
+            privilege.require(what, (Capability.SYS_ADMIN,))
+        with self._changing(what) as (_, table):
             found = members.find(table, port, what)
             if free:
                 users.require_unknown_number(
@@ -256,6 +263,7 @@ class PortTable(Closing):
                     what,
                     remedy="detach it first; or keep the number: remove the port without --free",
                 )
+            _require_undoable([found], what)
             kept = replace(found, prepare="", home=found.home or found.interface)
             destroying.vacate(self._store, kept)
             notes = destroying.finish(self._store, self._store.read())
@@ -319,8 +327,12 @@ class PortTable(Closing):
         Raises:
             UsageError: there is none of this name.
             HookBusy: loaded programs use it.
+            MissingPrivilege: a capability is missing.
         """
-        with self._changing(f"remove set {name} of {self.name}") as (what, table):
+        what = f"remove set {name} of {self.name}"
+        # To see which programs use it.
+        privilege.require(what, (Capability.SYS_ADMIN,))
+        with self._changing(what) as (_, table):
             check_name(name, what)
             if name not in {each.name for each in table.sets}:
                 raise UsageError(what, cause=f"table {self.name} has no set {name}")
@@ -345,9 +357,13 @@ class PortTable(Closing):
 
         Raises:
             HookBusy: there are such programs.
+            MissingPrivilege: a capability is missing.
         """
         what = f"destroy port table {self.name}"
+        # To see which programs use it takes more.
+        privilege.require(what, (Capability.BPF if force else Capability.SYS_ADMIN,))
         with store.locked(self._store, what):
+            _require_undoable(self._store.read().ports, what)
             if not force:
                 users.require_unknown_number(
                     self._store,
@@ -405,7 +421,12 @@ class PortTable(Closing):
 
     @contextlib.contextmanager
     def _changing(self, what: str) -> Iterator[tuple[str, Table]]:
-        """Hold the lock, with what killed commands left put in order; yields what is written."""
+        """Hold the lock, with what killed commands left put in order; yields what is written.
+
+        Raises:
+            MissingPrivilege: to write takes CAP_BPF.
+        """
+        privilege.require(what, (Capability.BPF,))
         destroying.sweep(self.pin_root, but=self.name)
         with store.locked(self._store, what):
             table = self._store.read()
@@ -437,6 +458,19 @@ def tables(pin_root: StrPath = DEFAULT_ROOT) -> list[str]:
         MissingPrivilege: only root may look.
     """
     return store.names(_text(pin_root, "pin_root", "list port tables"))
+
+
+def _require_undoable(ports: Iterable[Port], what: str) -> None:
+    """Refuse to take ports away whose preparations this process may not undo.
+
+    Raises:
+        MissingPrivilege: a capability is missing.
+    """
+    prepared = [each for port in ports for each in port.prepared]
+    if prepared:
+        from xdpkit.ports import preparing
+
+        preparing.require_undoable(prepared, what)
 
 
 def _text(path: StrPath, name: str, what: str) -> str:

@@ -17,10 +17,12 @@ from xdpkit.ports import destroying
 from xdpkit.ports.announcing import NOTHING, Announcements, Heard
 from xdpkit.ports.following import follow
 from xdpkit.ports.planning import Change, Event
+from xdpkit.syscalls import privilege
 from xdpkit.syscalls.closing import Closing
 from xdpkit.syscalls.fd import Fd
 from xdpkit.tables import store
 from xdpkit.tables.model import Identity, Port
+from xdpkit.uapi.capability import Capability
 
 StrPath = str | os.PathLike[str]
 
@@ -63,6 +65,8 @@ class Watch(Closing):
         """Begin to watch; see :func:`watch`."""
         self._root = os.fsdecode(pin_root)
         self._names = None if names is None else _checked(names)
+        # Tables that nothing is to be done for can be read without.
+        privilege.require(_WHAT, (Capability.BPF,))
         for name in self._names or ():
             # Whoever mistypes a name is told so at once.
             store.open(name, pin_root=self._root).close()
