@@ -74,7 +74,9 @@ def test_a_table_outlives_who_made_it(veth: Veth, pin_root: str) -> None:
 
 def test_what_cannot_be_sent_to_is_refused_with_the_remedy(veth: Veth, pin_root: str) -> None:
     with PortTable.create("lan", pin_root=pin_root) as lan:
-        with pytest.raises(RequirementUnmet, match="no(?:r| native program, and no) GRO") as caught:
+        with pytest.raises(
+            RequirementUnmet, match=r"no(?:r| native program, and no) GRO"
+        ) as caught:
             lan.add(veth.name, netns=veth.netns)
         assert caught.value.what == f"add {veth.name} to port table lan"
         assert caught.value.remedy is not None

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -403,6 +404,23 @@ def test_while_the_other_table_is_locked_nothing_is_undone_nor_forgotten(
     assert (first.port(0).interface, first.port(0).prepared) == (None, prepared)
     first.follow()
     assert (first.port(0).prepared, second.port(0).prepared) == ((), prepared)
+
+
+def test_a_table_that_goes_just_before_it_inherits_leaves_it_to_be_undone(
+    far: Veth, shared: tuple[PortTable, PortTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shared
+    is_heir = heirs._is_heir
+
+    def then_destroyed(*args: Any) -> bool:
+        found = is_heir(*args)
+        second.destroy()
+        return found
+
+    monkeypatch.setattr(heirs, "_is_heir", then_destroyed)
+    assert first.remove(0) == ()
+    assert not is_target(far)
+    assert first.port(0).prepared == ()
 
 
 def test_there_are_two_ways_only(veth: Veth) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from xdpkit.errors import HookBusy, XdpkitError
+from xdpkit.errors import HookBusy, UsageError, XdpkitError
 from xdpkit.interfaces import resolve
 from xdpkit.ports import members, peers, preparing
 from xdpkit.ports.recognising import recognise
@@ -82,9 +82,13 @@ def _leave(name: str, preparation: Preparation, interface: Identity, pin_root: s
     what = f"leave to port table {name} what was prepared: {preparing.describe(preparation)}"
     deadline = time.monotonic() + _PATIENCE
     while True:
-        with tried(name, what, pin_root=pin_root) as other:
-            if other is not None:
-                return _write(other, preparation, interface)
+        try:
+            with tried(name, what, pin_root=pin_root) as other:
+                if other is not None:
+                    return _write(other, preparation, interface)
+        except UsageError:
+            # It was destroyed meanwhile, and nobody relies on anything.
+            return None
         if time.monotonic() > deadline:
             raise HookBusy(
                 what,
